@@ -1,0 +1,266 @@
+"""The record store: the only code that writes or reads a record.
+
+A record is a folder ``results/<key>/``::
+
+    record.json     the job, its status, provenance, times, memory, results; written last and atomically
+    split.json      case ids of each part
+    cases.csv       one row per case and region
+    history.csv     one row per epoch
+    checkpoint/     weights; may be left out when records are published
+    predictions/    label maps in the original grid
+    log.txt         what happened when
+
+A record that says ``complete`` names the size and hash of the files it rests on. One whose files do not agree
+reads as ``damaged``, never as complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.atomic import write_text
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bench.job import Job
+    from bench.metrics import RegionMeasurement
+
+SCHEMA = 1
+DEFAULT_RESULTS = Path("results")
+STATUSES = ("running", "interrupted", "complete", "failed", "oom", "nan", "damaged")
+CASE_COLUMNS = ("case", "region", "dice", "hd95", "prediction_mm3", "reference_mm3", "empty")
+WEIGHTS = "checkpoint/last.pt"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record as it was read.
+
+    Attributes:
+        folder: where it lies.
+        content: ``record.json``.
+        faults: why it is damaged; empty where it is sound.
+    """
+
+    folder: Path
+    content: Mapping[str, Any]
+    faults: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """The job's key, which is the folder's name."""
+        return self.folder.name
+
+    @property
+    def status(self) -> str:
+        """One of `STATUSES`."""
+        return "damaged" if self.faults else str(self.content["status"])
+
+    @property
+    def kind(self) -> str:
+        """``run`` for a training of ours, ``external`` for scored predictions from elsewhere."""
+        return str(self.content["kind"])
+
+    @property
+    def weights(self) -> Path:
+        """The trained weights; the file need not be there in a published record."""
+        return self.folder / WEIGHTS
+
+    def cases(self) -> pd.DataFrame:
+        """The table of cases, columns `CASE_COLUMNS`; ``hd95`` in mm, volumes in mm³."""
+        import pandas as pd
+
+        return pd.read_csv(self.folder / "cases.csv", dtype={"case": str, "region": str}, float_precision="round_trip")
+
+
+@dataclass
+class OpenRecord:
+    """A record being written. Nothing says ``complete`` until `complete` has put everything on the disk."""
+
+    folder: Path
+    content: dict[str, Any]
+    _files: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def update(self, **facts: Any) -> None:
+        """Add facts to ``record.json`` and write it.
+
+        Raises:
+            BenchError: the disk refuses; the record on disk is as it was.
+        """
+        content = {**self.content, **facts}
+        write_text(self.folder / "record.json", json.dumps(content, indent=1, default=str) + "\n")
+        self.content = content
+
+    def write_split(self, split: Mapping[str, object]) -> None:
+        """Write the case ids of each part."""
+        self._write("split.json", json.dumps(split, indent=1) + "\n")
+
+    def write_cases(self, measured: Mapping[str, Sequence[RegionMeasurement]]) -> None:
+        """Write the table of cases from the measurements by case id."""
+        lines = [",".join(CASE_COLUMNS)]
+        for case in sorted(measured):
+            for m in measured[case]:
+                numbers = (m.dice, m.hd95, m.prediction_mm3, m.reference_mm3)
+                lines.append(",".join([_quote(case), _quote(m.region), *(repr(float(n)) for n in numbers), m.empty]))
+        self._write("cases.csv", "\n".join(lines) + "\n")
+
+    def write_history(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Write one line per epoch; every row has the same columns."""
+        lines = [",".join(rows[0])] if rows else []
+        lines += [",".join(repr(value) for value in row.values()) for row in rows]
+        self._write("history.csv", "\n".join(lines) + "\n")
+
+    def finish(self, status: str, **facts: Any) -> Record:
+        """Close the record with a status; ``complete`` also states the hash of every file it rests on.
+
+        Raises:
+            BenchError: the disk refuses; the record keeps its earlier status.
+        """
+        files = dict(self._files)
+        weights = self.folder / WEIGHTS
+        if status == "complete" and weights.exists():
+            files[WEIGHTS] = _identity(weights)
+        self.update(status=status, ended=now(), files=files, **facts)
+        return Record(self.folder, self.content)
+
+    def _write(self, name: str, text: str) -> None:
+        write_text(self.folder / name, text)
+        self._files[name] = _identity(self.folder / name)
+
+
+class Store:
+    """The folder of records.
+
+    Args:
+        root: e.g. ``results``; made when the first record is opened.
+    """
+
+    def __init__(self, root: Path = DEFAULT_RESULTS) -> None:
+        self.root = root
+
+    def open_run(self, job: Job, **facts: Any) -> OpenRecord:
+        """Open, or open again, the record of a job, with status ``running``.
+
+        Facts of an earlier, unfinished attempt that are not given again are kept.
+
+        Raises:
+            BenchError: the results folder cannot be written.
+        """
+        folder = self.root / job.key
+        earlier = self._read(folder) if (folder / "record.json").exists() else None
+        content = {
+            **(dict(earlier.content) if earlier and not earlier.faults else {"started": now()}),
+            "schema": SCHEMA,
+            "key": job.key,
+            "kind": "run",
+            "job": job.to_dict(),
+            "protocol_title": job.protocol.title,
+            "status": "running",
+        }
+        content.pop("message", None)
+        record = OpenRecord(folder, content)
+        record.update(**facts)
+        return record
+
+    def open_external(self, name: str, facts: Mapping[str, Any]) -> OpenRecord:
+        """Open the record of predictions that came from elsewhere; its key is the hash of ``facts``.
+
+        Raises:
+            BenchError: the results folder cannot be written.
+        """
+        text = json.dumps({"name": name, **facts}, sort_keys=True)
+        folder = self.root / hashlib.sha256(text.encode()).hexdigest()[:16]
+        content = {"schema": SCHEMA, "key": folder.name, "kind": "external", "job": {"model": name, **facts}}
+        record = OpenRecord(folder, content)
+        record.update(status="running", started=now())
+        return record
+
+    def records(self) -> list[Record]:
+        """All records, by key. A damaged one is among them and says why."""
+        return [self._read(folder) for folder in self._folders()]
+
+    def get(self, key: str) -> Record | None:
+        """The record with this key, or None."""
+        folder = self.root / key
+        return self._read(folder) if (folder / "record.json").exists() else None
+
+    def find(self, name: str) -> Record:
+        """The record named by its key, the beginning of its key, or its folder.
+
+        Raises:
+            BenchError: none, or more than one.
+        """
+        if (Path(name) / "record.json").exists():
+            return self._read(Path(name).resolve())
+        found = [folder for folder in self._folders() if folder.name.startswith(name)]
+        if len(found) == 1:
+            return self._read(found[0])
+        listing = "\n".join(f"  {describe(record)}" for record in self.records()) or "  (none)"
+        problem = f"{len(found)} runs begin with {name!r}" if found else f"no run {name!r} in {self.root}"
+        raise BenchError(f"{problem}; expected a run's key, its beginning, or its folder. Runs there:\n{listing}")
+
+    def _folders(self) -> Iterator[Path]:
+        if self.root.is_dir():
+            yield from sorted(path.parent for path in self.root.glob("*/record.json"))
+
+    def _read(self, folder: Path) -> Record:
+        path = folder / "record.json"
+        try:
+            content = json.loads(path.read_text())
+            missing = {"schema", "key", "kind", "job", "status"} - content.keys()
+        except (OSError, ValueError, AttributeError) as error:
+            return Record(folder, {}, (f"{path} is no record: {error}",))
+        if missing:
+            return Record(folder, content, (f"{path} lacks {', '.join(sorted(missing))}",))
+        if content["schema"] > SCHEMA:
+            return Record(folder, content, (f"{path} was written by a newer segmamba-bench; update this one",))
+        if content["status"] not in STATUSES:
+            return Record(folder, content, (f"{path} has the unknown status {content['status']!r}",))
+        if content["status"] == "complete":
+            return Record(folder, content, tuple(_disagreements(folder, content.get("files", {}))))
+        return Record(folder, content)
+
+
+def describe(record: Record) -> str:
+    """One line on a record for people: key, model, dataset, seed, status."""
+    if not record.content:
+        return f"{record.key}  damaged"
+    job = record.content["job"]
+    return f"{record.key}  {job['model']} on {job['dataset']}, seed {job.get('seed', '-')}: {record.status}"
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _disagreements(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    if "cases.csv" not in files:
+        yield f"{folder} says complete but names no cases.csv"
+    for name, stated in files.items():
+        path = folder / name
+        if not path.exists():
+            # Weights are large and may be left out of what is published; nothing else may.
+            if name != WEIGHTS:
+                yield f"{path} is missing"
+        elif path.stat().st_size != stated["bytes"]:
+            yield f"{path} has {path.stat().st_size} bytes; the record says {stated['bytes']}"
+        elif name != WEIGHTS and _identity(path)["sha256"] != stated["sha256"]:
+            yield f"{path} has changed since the record was completed"
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _quote(text: str) -> str:
+    return f'"{text.replace(chr(34), chr(34) * 2)}"' if any(c in text for c in ',"\n') else text

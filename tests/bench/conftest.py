@@ -1,0 +1,79 @@
+"""Jobs and records made without training, for tests of what surrounds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.job import Job
+from bench.metrics import RegionMeasurement
+from bench.protocol import load_protocol
+from bench.store import Record, Store
+from data.split import Split
+
+REGIONS = ("WT", "TC", "ET")
+
+
+@pytest.fixture
+def make_job() -> Callable[..., Job]:
+    """A job on invented data; ``changes`` are --set options."""
+
+    def make(
+        model: str = "segmamba",
+        seed: int = 0,
+        preset: str = "demo",
+        changes: tuple[str, ...] = (),
+        fingerprint: str = "f" * 64,
+        cases: int = 4,
+    ) -> Job:
+        ids = [f"BraTS-PHA-{n:05d}-000" for n in range(cases + 2)]
+        split = Split(train=tuple(ids[:2]), validation=(), test=tuple(ids[2:]), seed=42)
+        return Job(model, "phantom", fingerprint, load_protocol(preset, changes), split, seed)
+
+    return make
+
+
+@pytest.fixture
+def measured() -> Callable[..., dict[str, list[RegionMeasurement]]]:
+    """Measurements of invented cases, Dice near ``dice``; the last case has no enhancing tumour."""
+
+    def make(cases: int = 4, dice: float = 0.8, seed: int = 0) -> dict[str, list[RegionMeasurement]]:
+        random = np.random.default_rng(seed)
+        return {
+            f"BraTS-PHA-{n + 2:05d}-000": [
+                RegionMeasurement(region, 1.0, 0.0, 0.0, 0.0, "both")
+                if (region, n) == ("ET", cases - 1)
+                else RegionMeasurement(
+                    region, dice + random.uniform(-0.1, 0.1), random.uniform(1, 9), 50.0, 60.0, "neither"
+                )
+                for region in REGIONS
+            ]
+            for n in range(cases)
+        }
+
+    return make
+
+
+@pytest.fixture
+def complete_record(
+    make_job: Callable[..., Job], measured: Callable[..., dict[str, list[RegionMeasurement]]]
+) -> Callable[..., Record]:
+    """Writes a complete record with invented scores."""
+
+    def make(root: Path, dice: float = 0.8, cases: int = 4, **job: object) -> Record:
+        made = make_job(cases=cases, **job)
+        record = Store(root).open_run(
+            made,
+            data={"regions": {"WT": [1, 2, 3], "TC": [1, 3], "ET": [3]}, "synthetic": True},
+            default_options={"feat_size": [48, 96, 192, 384]},
+            test_cases=list(made.split.test),
+        )
+        record.write_split(made.split.to_dict())
+        record.write_cases(measured(cases, dice, seed=made.seed))
+        record.write_history([{"step": 1, "loss": 0.5}])
+        return record.finish("complete")
+
+    return make

@@ -1,0 +1,180 @@
+"""Records: what says complete is complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.errors import BenchError
+from bench.job import Job
+from bench.store import CASE_COLUMNS, WEIGHTS, Record, Store
+
+Make = Callable[..., Record]
+
+
+def test_what_was_written_is_read_back_exactly(tmp_path: Path, complete_record: Make, measured: Callable) -> None:
+    written = complete_record(tmp_path)
+    read = Store(tmp_path).get(written.key)
+    assert read is not None
+    assert read.status == "complete"
+    cases = read.cases()
+    assert tuple(cases.columns) == CASE_COLUMNS
+    expected = [m for case in measured(4, 0.8).values() for m in case]
+    assert cases["dice"].tolist() == [m.dice for m in expected]
+    assert cases["hd95"].tolist() == [m.hd95 for m in expected]
+    assert cases["empty"].tolist() == [m.empty for m in expected]
+
+
+def test_the_key_is_of_everything_that_matters_and_nothing_else(make_job: Callable[..., Job]) -> None:
+    key = make_job().key
+    assert len(key) == 16
+    assert make_job().key == key
+    others = [
+        make_job(model="unetr"),
+        make_job(seed=1),
+        make_job(fingerprint="e" * 64),
+        make_job(cases=5),
+        make_job(changes=("train.steps=3",)),
+        make_job(changes=("model_options.segmamba.d_state=8",)),
+        make_job(preset="paper"),
+    ]
+    assert len({key, *(job.key for job in others)}) == len(others) + 1
+    assert make_job(changes=("model_options.unetr.num_heads=3",)).key == key, "another model's option"
+    assert make_job(changes=("data.patch_size=32",)).key == key, "a change to the value that was there"
+
+
+@pytest.mark.parametrize("status", ["running", "interrupted", "failed", "oom", "nan"])
+def test_an_unfinished_record_never_says_complete(
+    tmp_path: Path, make_job: Callable[..., Job], status: str
+) -> None:
+    record = Store(tmp_path).open_run(make_job())
+    if status != "running":
+        record.finish(status, message="why")
+    read = Store(tmp_path).get(make_job().key)
+    assert read is not None
+    assert read.status == status
+
+
+@pytest.mark.parametrize("name", ["cases.csv", "split.json", "history.csv"])
+@pytest.mark.parametrize("harm", ["truncate", "remove", "alter"])
+def test_a_file_that_does_not_agree_makes_a_record_damaged(
+    tmp_path: Path, complete_record: Make, name: str, harm: str
+) -> None:
+    record = complete_record(tmp_path)
+    path = record.folder / name
+    content = path.read_bytes()
+    if harm == "truncate":
+        path.write_bytes(content[:-5])
+    elif harm == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-2] + b"7\n")
+    read = Store(tmp_path).get(record.key)
+    assert read is not None
+    assert read.status == "damaged"
+    assert str(path) in read.faults[0]
+
+
+def test_weights_may_be_left_out_but_not_truncated(tmp_path: Path, make_job: Callable[..., Job]) -> None:
+    store = Store(tmp_path)
+    record = store.open_run(make_job())
+    record.write_cases({})
+    weights = record.folder / WEIGHTS
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights" * 100)
+    key = record.finish("complete").key
+
+    def status() -> str:
+        read = store.get(key)
+        assert read is not None
+        return read.status
+
+    assert status() == "complete"
+    weights.write_bytes(b"weights" * 99)
+    assert status() == "damaged"
+    weights.unlink()
+    assert status() == "complete"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"schema": 99}', '{"status": "complete"}'])
+def test_a_record_that_cannot_be_read_is_damaged_and_hides_no_other(
+    tmp_path: Path, complete_record: Make, content: str
+) -> None:
+    sound = complete_record(tmp_path)
+    broken = tmp_path / ("0" * 16)
+    broken.mkdir()
+    (broken / "record.json").write_text(content)
+    assert {record.key: record.status for record in Store(tmp_path).records()} == {
+        sound.key: "complete",
+        broken.name: "damaged",
+    }
+
+
+def test_a_newer_schema_is_told_apart_from_damage(tmp_path: Path, complete_record: Make) -> None:
+    path = complete_record(tmp_path).folder / "record.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99}))
+    assert "newer segmamba-bench" in Store(tmp_path).records()[0].faults[0]
+
+
+def test_opening_a_job_again_keeps_what_the_first_attempt_found(tmp_path: Path, make_job: Callable[..., Job]) -> None:
+    store = Store(tmp_path)
+    first = store.open_run(make_job(), untrained={"mean_dice": 0.1})
+    first.finish("interrupted", message="stopped")
+    again = store.open_run(make_job())
+    assert again.content["untrained"] == {"mean_dice": 0.1}
+    assert again.content["started"] == first.content["started"]
+    assert "message" not in again.content
+    assert again.content["status"] == "running"
+
+
+def test_a_run_is_found_by_key_beginning_or_folder(tmp_path: Path, complete_record: Make) -> None:
+    store = Store(tmp_path)
+    one, two = complete_record(tmp_path), complete_record(tmp_path, seed=1)
+    assert store.find(one.key).key == one.key
+    assert store.find(str(two.folder)).key == two.key
+    shared = os.path.commonprefix([one.key, two.key])
+    assert store.find(one.key[: len(shared) + 1]).key == one.key
+    with pytest.raises(BenchError, match="2 runs begin with"):
+        store.find(shared)
+    with pytest.raises(BenchError, match=r"no run 'zzz'(.|\n)*segmamba on phantom, seed 0: complete"):
+        store.find("zzz")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = shutil.which("mount")
+    done = mount and subprocess.run([mount, "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], capture_output=True)
+    if not done or done.returncode != 0:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_never_leaves_a_record_that_says_complete(
+    small_disk: Path, make_job: Callable[..., Job], measured: Callable
+) -> None:
+    store = Store(small_disk)
+    record = store.open_run(make_job())
+    with pytest.raises(BenchError, match="No space left"):
+        record.write_cases(measured(cases=4000))
+    filler = small_disk / "filler"
+    with filler.open("wb", buffering=0) as file, pytest.raises(OSError):
+        while True:
+            file.write(b"0" * 4096)
+    with pytest.raises(BenchError, match="No space left"):
+        record.finish("complete")
+    read = store.get(record.folder.name)
+    assert read is not None
+    assert read.status == "running"
+    filler.unlink()
+    assert store.open_run(make_job()).finish("failed", message="disk was full").status == "failed"
+    assert not list(record.folder.glob(".*")), "temporary files are gone"
