@@ -1,0 +1,1 @@
+"""Training, inference and evaluation of one job. Knows nothing of how jobs are scheduled."""

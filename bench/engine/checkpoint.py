@@ -1,0 +1,94 @@
+"""Checkpoints: the whole state of a training, atomic on the disk."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import random
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bench.atomic import atomic_file
+from bench.errors import BenchError
+
+
+@dataclass
+class TrainingState:
+    """What a training needs to go on as if it had never stopped.
+
+    Attributes:
+        step: optimiser steps done.
+        history: one row per finished epoch.
+        pending: loss, seconds of computing and seconds of waiting for data of each step since the last row.
+        seconds: time spent training so far, over all attempts.
+    """
+
+    step: int
+    history: list[dict[str, float]]
+    pending: list[tuple[float, float, float]]
+    seconds: float
+
+
+def save_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, state: TrainingState) -> None:
+    """Write weights, optimiser, progress and random states.
+
+    Raises:
+        BenchError: the disk refuses; an earlier checkpoint at ``path`` is unchanged.
+    """
+    content = {
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "progress": asdict(state),
+        "random": {
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        },
+    }
+    # Through memory, since torch's writer turns a full disk into an error that does not say so.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with atomic_file(path) as file:
+        file.write(buffer.getbuffer())
+
+
+def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read a checkpoint. It never runs code from the file (``weights_only``).
+
+    Raises:
+        BenchError: the file is missing, truncated, or no checkpoint.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError as error:
+        raise BenchError(
+            f"there are no weights at {path}. A published record may come without them; run the same job again "
+            "to train them."
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise BenchError(
+            f"{path} is damaged: {reason}. Expected the checkpoint of a training. Restore the "
+            "file from a backup, or delete it and run the same job again to train anew."
+        ) from error
+
+
+def restore(content: dict[str, Any], model: nn.Module, optimiser: torch.optim.Optimizer) -> TrainingState:
+    """Put a checkpoint's state into model, optimiser and random generators."""
+    model.load_state_dict(content["model"])
+    optimiser.load_state_dict(content["optimiser"])
+    torch.set_rng_state(content["random"]["torch"].cpu())
+    if content["random"]["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([state.cpu() for state in content["random"]["cuda"]])
+    return TrainingState(**content["progress"])
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator that a network's construction or training may draw from."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - third-party networks may draw from the global generator
+    torch.manual_seed(seed)

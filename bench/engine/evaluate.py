@@ -1,0 +1,108 @@
+"""Segmenting held-out cases and scoring them in their original grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from bench.engine.infer import predict_label
+from bench.engine.interrupt import StopRequest
+from bench.metrics import RegionMeasurement, measure_case
+from bench.progress import Watcher
+from bench.protocol import Protocol
+from data.errors import DataError
+from data.nifti import read_label, write_label
+from data.prepare import PreparedCase
+from data.volume import CaseFiles
+
+Measured = dict[str, list[RegionMeasurement]]
+
+
+def evaluate(
+    model: nn.Module,
+    regions: Mapping[str, tuple[int, ...]],
+    cases: Sequence[CaseFiles],
+    prepared: dict[str, PreparedCase],
+    protocol: Protocol,
+    *,
+    device: torch.device,
+    watcher: Watcher,
+    stop: StopRequest,
+    title: str = "testing",
+    predictions: Path | None = None,
+    newer_than: float = 0.0,
+) -> Measured:
+    """Segment and score cases.
+
+    Args:
+        regions: region name to labels.
+        cases: with references.
+        prepared: the same cases, by id.
+        predictions: folder for the label maps, ``<case>.nii.gz``; None writes none. A map already there is taken
+            instead of a new inference, so that an interrupted evaluation goes on.
+        newer_than: time stamp before which a map there belongs to other weights.
+
+    Raises:
+        Interrupted: ``stop`` was requested.
+        DataError, BenchError: a reference cannot be read, a prediction cannot be written.
+    """
+    measured: Measured = {}
+    with watcher.bar(title, len(cases)) as bar:
+        for case in cases:
+            file = predictions / f"{case.id}.nii.gz" if predictions else None
+            label = _earlier(file, newer_than)
+            if label is None:
+                ready = prepared[case.id]
+                cropped = predict_label(
+                    model, ready.image, protocol.data.patch_size, protocol.infer, device, stop.check
+                )
+                label = ready.uncrop(cropped)
+                if file is not None:
+                    file.parent.mkdir(exist_ok=True)
+                    write_label(file, label, ready.geometry)
+            assert case.label is not None
+            reference, geometry = read_label(case.label)
+            measured[case.id] = measure_case(
+                label,
+                reference,
+                geometry.spacing_mm,
+                regions=regions,
+                convention=protocol.evaluate.convention,
+            )
+            stop.check()
+            bar.advance(f"Dice {mean_dice(measured):.3f}")
+    return measured
+
+
+def mean_dice(measured: Measured) -> float:
+    """Mean over all cases and regions."""
+    return float(np.mean([m.dice for regions in measured.values() for m in regions]))
+
+
+def means(measured: Measured) -> dict[str, dict[str, float]]:
+    """Mean Dice and HD95 (mm) over cases, by region."""
+    by_region: dict[str, list[RegionMeasurement]] = {}
+    for regions in measured.values():
+        for m in regions:
+            by_region.setdefault(m.region, []).append(m)
+    return {
+        region: {
+            "dice": float(np.mean([m.dice for m in found])),
+            "hd95": float(np.mean([m.hd95 for m in found])),
+        }
+        for region, found in by_region.items()
+    }
+
+
+def _earlier(file: Path | None, newer_than: float) -> NDArray[np.uint8] | None:
+    if file is None or not file.exists() or file.stat().st_mtime < newer_than:
+        return None
+    try:
+        return read_label(file)[0]
+    except DataError:
+        return None

@@ -1,0 +1,51 @@
+"""Ctrl-C as a request, not an accident."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupted(Exception):
+    """The user, or the system, asked the run to stop; its state is on the disk."""
+
+
+class StopRequest:
+    """Whether somebody asked to stop."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def check(self) -> None:
+        """Raise `Interrupted` if somebody asked.
+
+        Call it only where stopping loses nothing.
+        """
+        if self.requested:
+            raise Interrupted
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[StopRequest]:
+    """Turn the first SIGINT or SIGTERM into a request; the second acts as usual, at once."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    usual = {number: signal.getsignal(number) for number in signals}
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        request.requested = True
+        signal.signal(number, usual[signal.Signals(number)])
+
+    for number in signals:
+        signal.signal(number, ask)
+    try:
+        yield request
+    finally:
+        for number in signals:
+            signal.signal(number, usual[number])

@@ -1,0 +1,79 @@
+"""Segmenting new cases with a trained run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import data
+from bench.engine.checkpoint import load_checkpoint
+from bench.engine.infer import predict_label
+from bench.engine.interrupt import StopRequest
+from bench.engine.network import build_network
+from bench.errors import BenchError
+from bench.progress import Watcher
+from bench.protocol import DataFields, InferFields
+from bench.store import Record
+from data.card import DatasetCard
+from data.dataset import Dataset
+from data.nifti import write_label
+from data.prepare import prepare_volume
+from data.volume import CaseFiles
+
+
+class Predictor:
+    """A trained network with the preprocessing and inference settings it was trained under.
+
+    Args:
+        record: of a run whose weights are there.
+        device: where to run.
+
+    Raises:
+        BenchError: the record is not that of a trained network, or its weights are missing or damaged.
+    """
+
+    def __init__(self, record: Record, device: torch.device) -> None:
+        if record.kind != "run" or record.status != "complete":
+            faults = "; ".join(record.faults)
+            raise BenchError(
+                f"{record.folder} is {record.status}{': ' + faults if faults else ''}; expected a complete run. "
+                "Run the same job again to finish it."
+            )
+        job = record.content["job"]
+        self.card: DatasetCard = data.card(job["dataset"])
+        self._data = DataFields.model_validate(job["protocol"]["data"])
+        self._infer = InferFields.model_validate(job["protocol"]["infer"])
+        self._device = device
+        weights = load_checkpoint(record.weights, device)
+        self._model: nn.Module = build_network(
+            job["model"], job["model_options"], self.card, self._data.patch_size, device
+        )
+        self._model.load_state_dict(weights["model"])
+
+    def predict(
+        self, dataset: Dataset, cases: Sequence[CaseFiles], output: Path, watcher: Watcher, stop: StopRequest
+    ) -> list[Path]:
+        """Segment cases into ``output/<case>.nii.gz``: the case's grid and affine, the dataset's labels.
+
+        Raises:
+            DataError: a case is damaged or a file cannot be written.
+            Interrupted: ``stop`` was requested; the files written so far stay.
+        """
+        written = []
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BenchError(f"cannot make the folder {output}: {error.strerror}. Give another OUTPUT.") from error
+        with watcher.bar("segmenting", len(cases)) as bar:
+            for case in cases:
+                ready = prepare_volume(case.id, dataset.read(case), self._data.normalise)
+                label = predict_label(
+                    self._model, ready.image, self._data.patch_size, self._infer, self._device, stop.check
+                )
+                written.append(output / f"{case.id}.nii.gz")
+                write_label(written[-1], ready.uncrop(label), ready.geometry)
+                bar.advance(case.id)
+        return written

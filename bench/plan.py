@@ -1,0 +1,79 @@
+"""From a request to jobs: the grid, less what is already done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import models
+from bench.errors import BenchError, unknown
+from bench.job import Job
+from bench.protocol import Protocol
+from bench.store import Record, Store
+from data.dataset import Dataset
+from data.fingerprint import fingerprint
+from data.split import split_cases
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run and what need not be.
+
+    Attributes:
+        jobs: in the order they will run.
+        done: records of jobs that are complete already.
+    """
+
+    jobs: tuple[Job, ...]
+    done: tuple[Record, ...]
+
+
+def make_plan(
+    model_names: Sequence[str], dataset: Dataset, protocol: Protocol, seeds: Sequence[int], store: Store
+) -> Plan:
+    """Every model with every seed on one dataset under one protocol.
+
+    Raises:
+        BenchError: the protocol gives options to a model that does not exist.
+        DataError: the dataset cannot be split.
+    """
+
+    for name in protocol.model_options:
+        if name not in models.names():
+            raise BenchError(unknown("model in model_options", name, models.names()))
+    cases = dataset.cases()
+    fractions = (protocol.split.train, protocol.split.validation, protocol.split.test)
+    split = split_cases({case.id: case.patient for case in cases}, fractions=fractions, seed=protocol.split.seed)
+    files = fingerprint(cases)
+    jobs = [
+        Job(
+            model=name,
+            dataset=dataset.card.name,
+            data_fingerprint=files,
+            protocol=protocol,
+            split=split,
+            seed=seed,
+        )
+        for seed in seeds
+        for name in model_names
+    ]
+    records = {job.key: store.get(job.key) for job in jobs}
+    done = {key: record for key, record in records.items() if record and record.status == "complete"}
+    return Plan(jobs=tuple(job for job in jobs if job.key not in done), done=tuple(done.values()))
+
+
+def expand_models(names: Sequence[str]) -> list[str]:
+    """Check model names; ``all`` stands for every registered one.
+
+    Raises:
+        BenchError: none is named.
+        ModelError: one is not registered.
+    """
+
+    if not names:
+        raise BenchError(f"--model names no model; known: {', '.join(models.names())}, or all")
+    if "all" in names:
+        return models.names()
+    for name in names:
+        models.card(name)
+    return list(names)
