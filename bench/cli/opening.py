@@ -1,0 +1,27 @@
+"""Opening a dataset from the command line."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.progress import Bar, Watcher
+    from data.dataset import Dataset
+
+
+def open_dataset(name: str, root: Path | None, watcher: Watcher) -> Dataset:
+    """Open a dataset, with a bar for phantoms that must be made first."""
+    import data
+    from data.phantom_cache import PHANTOM_CASES
+
+    with ExitStack() as stack:
+        bars: list[Bar] = []
+
+        def on_case(case: str) -> None:
+            if not bars:
+                bars.append(stack.enter_context(watcher.bar("making phantoms", PHANTOM_CASES)))
+            bars[0].advance(case)
+
+        return data.open_dataset(name, root, on_case)

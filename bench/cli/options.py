@@ -1,0 +1,44 @@
+"""Options that read the same in every verb."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.errors import BenchError
+
+Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder of records.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", metavar="DIR", help="Root of the dataset; else BENCH_<NAME>_DIR, else bench.toml."),
+]
+Models = Annotated[
+    list[str],
+    typer.Option("--model", metavar="NAME[,NAME…]", help="Networks to run, or 'all'. May be repeated."),
+]
+Seeds = Annotated[str, typer.Option("--seed", metavar="N[,N…]", help="Seeds of weights and patches.")]
+Changes = Annotated[
+    list[str],
+    typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the protocol. May be repeated."),
+]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1; by default the GPU if there is one.")]
+
+
+def split_names(values: list[str]) -> list[str]:
+    """``["a,b", "c"]`` to ``["a", "b", "c"]``, without repeats."""
+    names = [name.strip() for value in values for name in value.split(",") if name.strip()]
+    return list(dict.fromkeys(names))
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``"0,1,2"`` to numbers.
+
+    Raises:
+        BenchError: not whole numbers from 0.
+    """
+    parts = split_names([text])
+    if not parts or not all(part.isdecimal() for part in parts):
+        raise BenchError(f"--seed {text!r}: expected whole numbers from 0, separated by commas, e.g. --seed 0,1,2")
+    return [int(part) for part in parts]

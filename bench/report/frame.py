@@ -1,0 +1,95 @@
+"""Records as one tidy DataFrame, and the groups of records that may stand in one table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from bench.store import Record
+
+
+@dataclass(frozen=True)
+class Group:
+    """Records that answer the same question: same data, split, protocol and convention.
+
+    Attributes:
+        dataset: registered name.
+        data_fingerprint: of the dataset's files.
+        protocol: as tables print it.
+        convention: how empty masks are scored.
+        records: finished or not, in the order of their keys.
+    """
+
+    dataset: str
+    data_fingerprint: str
+    protocol: str
+    convention: str
+    records: tuple[Record, ...]
+
+
+def group_records(records: Iterable[Record]) -> list[Group]:
+    """Sort records into tables; two protocols, splits or versions of a dataset never share one.
+
+    Predictions from elsewhere join every group with the same dataset, convention and test cases. Where there is
+    none they form a group of their own.
+    """
+    runs: dict[str, list[Record]] = {}
+    external = []
+    for record in records:
+        if not record.content:
+            continue
+        if record.kind == "external":
+            external.append(record)
+            continue
+        job = record.content["job"]
+        same = [job["dataset"], job["data_fingerprint"], job["split_sha256"], job["protocol"]]
+        runs.setdefault(json.dumps(same, sort_keys=True), []).append(record)
+    groups = [_run_group(found) for found in runs.values()]
+    joined = [_with_external(group, external) for group in groups]
+    placed = {record.key for group in joined for record in group.records}
+    alone: dict[str, list[Record]] = {}
+    for record in external:
+        if record.key not in placed:
+            job = record.content["job"]
+            alone.setdefault(json.dumps([job["dataset"], job["convention"], job["cases"]]), []).append(record)
+    return joined + [_external_group(found) for found in alone.values()]
+
+
+def tidy(records: Sequence[Record]) -> pd.DataFrame:
+    """One row per record, case and region: key, model, seed, case, region, dice, hd95 (mm), volumes (mm³), empty."""
+    frames = []
+    for record in records:
+        job = record.content["job"]
+        frames.append(record.cases().assign(key=record.key, model=job["model"], seed=job.get("seed", -1)))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _run_group(records: list[Record]) -> Group:
+    first = records[0].content
+    return Group(
+        dataset=first["job"]["dataset"],
+        data_fingerprint=first["job"]["data_fingerprint"],
+        protocol=first["protocol_title"],
+        convention=first["job"]["protocol"]["evaluate"]["convention"],
+        records=tuple(records),
+    )
+
+
+def _external_group(records: list[Record]) -> Group:
+    job = records[0].content["job"]
+    return Group(job["dataset"], "", "none: predictions from elsewhere", job["convention"], tuple(records))
+
+
+def _with_external(group: Group, external: list[Record]) -> Group:
+    tested = next((set(r.content["test_cases"]) for r in group.records if "test_cases" in r.content), None)
+    fitting = [
+        record
+        for record in external
+        if record.content["job"]["dataset"] == group.dataset
+        and record.content["job"]["convention"] == group.convention
+        and set(record.content["job"]["cases"]) == tested
+    ]
+    return Group(group.dataset, group.data_fingerprint, group.protocol, group.convention, (*group.records, *fitting))

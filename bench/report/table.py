@@ -1,0 +1,224 @@
+"""The table: rows models, columns regions and their average, Dice and HD95, with what a reader must know under it."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+from tabulate import tabulate
+
+from bench.metrics.conventions import convention
+from bench.report.frame import Group, tidy
+from bench.store import Record
+
+Format = Literal["text", "markdown", "csv", "latex"]
+AVERAGE = "Avg"
+METRICS = ("dice", "hd95")
+_TABULATE = {"text": "simple", "markdown": "github", "latex": "latex_booktabs"}
+_HEADERS = {"dice": "Dice %", "hd95": "HD95 mm"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of a table.
+
+    Attributes:
+        model: registered name, or the name given to predictions from elsewhere.
+        options: what differs from the model's defaults.
+        status: ``complete`` where there is at least one complete seed.
+        seeds: how many complete runs the numbers rest on.
+        cases: how many test cases.
+        mean: (region, metric) to the mean over seeds of the mean over cases; Dice in 0..1, HD95 in mm.
+        std: the same, standard deviation over seeds; empty for one seed.
+        remarks: what a reader must know of this row.
+    """
+
+    model: str
+    options: Mapping[str, Any]
+    status: str
+    seeds: int
+    cases: int
+    mean: Mapping[tuple[str, str], float]
+    std: Mapping[tuple[str, str], float]
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table and its footer.
+
+    Attributes:
+        group: the records it rests on.
+        regions: in the dataset's order, the average last.
+        rows: best average Dice first, failures last.
+        footer: lines under the table.
+    """
+
+    group: Group
+    regions: tuple[str, ...]
+    rows: tuple[Row, ...]
+    footer: tuple[str, ...]
+
+
+def make_table(group: Group) -> Table:
+    """Aggregate one group of records."""
+    complete = [record for record in group.records if record.status == "complete"]
+    frame = tidy(complete) if complete else None
+    by_model: dict[str, list[Record]] = {}
+    for record in group.records:
+        job = record.content["job"]
+        by_model.setdefault(json.dumps([job["model"], job.get("model_options")], sort_keys=True), []).append(record)
+    rows = [_row(records, frame) for records in by_model.values()]
+    rows.sort(key=lambda row: (not row.seeds, -row.mean.get((AVERAGE, "dice"), 0.0), row.model))
+    regions = list(frame["region"].unique()) if frame is not None else _regions(group.records)
+    return Table(group, (*regions, AVERAGE), tuple(rows), tuple(_footer(group, rows, frame)))
+
+
+def render(tables: Sequence[Table], how: Format) -> str:
+    """Tables as text. Dice in percent as in the SegMamba paper's Table 1, except in CSV, which has full precision."""
+    if how == "csv":
+        buffer = io.StringIO()
+        pd.concat([_csv_frame(table) for table in tables], ignore_index=True).to_csv(buffer, index=False)
+        return buffer.getvalue()
+    return "\n\n".join(_render_one(table, how) for table in tables) + "\n"
+
+
+def _row(records: Sequence[Record], frame: pd.DataFrame | None) -> Row:
+    job = records[0].content["job"]
+    complete = [record for record in records if record.status == "complete"]
+    others = [record for record in records if record.status != "complete"]
+    mean: dict[tuple[str, str], float] = {}
+    std: dict[tuple[str, str], float] = {}
+    cases = 0
+    if complete and frame is not None:
+        ours = frame[frame["key"].isin([record.key for record in complete])]
+        cases = int(ours["case"].nunique())
+        by_seed = ours.groupby(["key", "region"], sort=False)[list(METRICS)].mean().unstack("region")
+        for metric in METRICS:
+            values = pd.DataFrame(by_seed[metric])
+            values[AVERAGE] = values.mean(axis=1)
+            for region in values.columns:
+                mean[region, metric] = float(values[region].mean())
+                if len(complete) > 1:
+                    std[region, metric] = float(values[region].std(ddof=1))
+    return Row(
+        model=job["model"],
+        options=job.get("model_options") or {},
+        status="complete" if complete else others[0].status,
+        seeds=len(complete),
+        cases=cases,
+        mean=mean,
+        std=std,
+        remarks=tuple(_remarks(records[0], others)),
+    )
+
+
+def _remarks(record: Record, unfinished: Sequence[Record]) -> list[str]:
+    remarks = []
+    job = record.content["job"]
+    defaults = record.content.get("default_options", {})
+    for option, value in (job.get("model_options") or {}).items():
+        usual = f" (published: {_plain(defaults[option])})" if option in defaults else ""
+        remarks.append(f"{option} = {_plain(value)}{usual}")
+    if record.kind == "external":
+        remarks.append("predictions made elsewhere, scored here; not trained under this protocol")
+    for other in unfinished:
+        why = "; ".join(other.faults) or other.content.get("message", "")
+        seed = f"seed {other.content['job'].get('seed')}: " if "seed" in other.content["job"] else ""
+        remarks.append(f"{seed}{other.status}{': ' + why.splitlines()[0] if why else ''}")
+    return remarks
+
+
+def _footer(group: Group, rows: Sequence[Row], frame: pd.DataFrame | None) -> list[str]:
+    facts = group.records[0].content.get("data", {})
+    lines = []
+    if frame is not None:
+        one = frame[frame["key"] == frame["key"].iloc[0]]
+        absent = one[one["empty"].isin(["reference", "both"])].groupby("region").size()
+        told = ", ".join(f"{region} in {count}" for region, count in absent.items()) or "no region in any"
+        lines.append(f"{one['case'].nunique()} test cases; absent from the reference: {told}.")
+    synthetic = " Synthetic data: nothing here is a statement on patients." if facts.get("synthetic") else ""
+    files = f", files {group.data_fingerprint[:12]}" if group.data_fingerprint else ""
+    lines.append(f"Dataset: {group.dataset}{files}.{synthetic}")
+    lines.append(f"Protocol: {group.protocol}.")
+    rule = convention(group.convention)
+    lines.append(f"Empty masks, convention {rule.name}: {rule.title}.")
+    untrained = {record.content["untrained"]["mean_dice"] for record in group.records if "untrained" in record.content}
+    if untrained:
+        lines.append(f"Untrained networks reach at most {100 * max(untrained):.2f} % average Dice.")
+    for row in rows:
+        lines += [f"{row.model}: {remark}" for remark in row.remarks]
+    return lines
+
+
+def _regions(records: Sequence[Record]) -> list[str]:
+    return list(records[0].content.get("data", {}).get("regions", {}))
+
+
+def _plain(value: Any) -> str:
+    return ",".join(str(item) for item in value) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _render_one(table: Table, how: Format) -> str:
+    headers = [
+        "model",
+        *(f"{region} {_HEADERS[m]}" for region in table.regions for m in METRICS),
+        "cases",
+        "seeds",
+    ]
+    body = [
+        [
+            row.model + ("*" if row.remarks else ""),
+            *(_cell(row, region, metric) for region in table.regions for metric in METRICS),
+            row.cases or "",
+            row.seeds or "",
+        ]
+        for row in table.rows
+    ]
+    aligned = ("left", *("right" for _ in headers[1:]))
+    printed = tabulate(body, headers, tablefmt=_TABULATE[how], colalign=aligned, disable_numparse=True)
+    if how == "latex":
+        return printed + "\n" + "\n".join(f"% {line}" for line in table.footer)
+    if how == "markdown":
+        return printed + "\n\n" + "\n".join(f"- {line}" for line in table.footer)
+    return printed + "\n\n" + "\n".join(table.footer)
+
+
+def _cell(row: Row, region: str, metric: str) -> str:
+    if (region, metric) not in row.mean:
+        return row.status
+    scale = 100 if metric == "dice" else 1
+    text = f"{scale * row.mean[region, metric]:.2f}"
+    return f"{text} ± {scale * row.std[region, metric]:.2f}" if row.std else text
+
+
+def _csv_frame(table: Table) -> pd.DataFrame:
+    rows = []
+    for row in table.rows:
+        cells = {
+            f"{region}_{metric}{suffix}": values[region, metric]
+            for suffix, values in (("", row.mean), ("_std", row.std))
+            for region in table.regions
+            for metric in METRICS
+            if (region, metric) in values
+        }
+        rows.append(
+            {
+                "model": row.model,
+                "model_options": json.dumps(row.options) if row.options else "",
+                "dataset": table.group.dataset,
+                "data_fingerprint": table.group.data_fingerprint,
+                "protocol": table.group.protocol,
+                "convention": table.group.convention,
+                "status": row.status,
+                "seeds": row.seeds,
+                "cases": row.cases,
+                **cells,
+                "remarks": "; ".join(row.remarks),
+            }
+        )
+    return pd.DataFrame(rows)

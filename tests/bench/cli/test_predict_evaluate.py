@@ -1,0 +1,132 @@
+"""``bench predict`` and ``bench evaluate``"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bench.metrics import score_case
+from bench.store import Store
+
+
+@pytest.fixture
+def run_key(tiny_run: Callable, tmp_path: Path) -> str:
+    """The key of a small complete run in ``tmp_path / "results"``."""
+    assert tiny_run().status == 0
+    return Store(tmp_path / "results").records()[0].key
+
+
+def test_prediction_repeats_that_of_the_run(bench: Callable, run_key: str, phantoms: Path, tmp_path: Path) -> None:
+    record = Store(tmp_path / "results").find(run_key)
+    answer = bench("predict", run_key[:6], phantoms, tmp_path / "out", "--results", tmp_path / "results")
+    assert answer.status == 0, answer.err
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 6
+    for earlier in (record.folder / "predictions").glob("*.nii.gz"):
+        one, two = nib.load(earlier), nib.load(tmp_path / "out" / earlier.name)
+        np.testing.assert_array_equal(np.asarray(one.dataobj), np.asarray(two.dataobj))
+        np.testing.assert_array_equal(one.affine, two.affine)
+
+
+def test_one_unlabelled_case_of_any_name(bench: Callable, run_key: str, phantoms: Path, tmp_path: Path) -> None:
+    source = phantoms / "BraTS-PHA-00001-000"
+    case = tmp_path / "anna"
+    case.mkdir()
+    for channel in ("t2w", "t2f", "t1n", "t1c"):
+        shutil.copy(source / f"{source.name}-{channel}.nii.gz", case / f"anna-{channel}.nii.gz")
+    answer = bench("predict", run_key, case, tmp_path / "out", "--results", tmp_path / "results")
+    assert answer.status == 0, answer.err
+    written = nib.load(tmp_path / "out" / "anna.nii.gz")
+    image = nib.load(case / "anna-t2w.nii.gz")
+    assert written.shape == image.shape
+    np.testing.assert_array_equal(written.affine, image.affine)
+    assert written.get_data_dtype() == np.uint8
+    assert set(np.unique(written.dataobj)) <= {0, 1, 2, 3}
+
+
+def test_what_cannot_be_predicted_says_why(bench: Callable, run_key: str, phantoms: Path, tmp_path: Path) -> None:
+    results = ("--results", tmp_path / "results")
+    assert "no run 'zz'" in bench("predict", "zz", phantoms, tmp_path / "out", *results).err
+    (tmp_path / "empty").mkdir()
+    assert "no images to segment" in bench("predict", run_key, tmp_path / "empty", tmp_path / "out", *results).err
+    missing = bench("predict", run_key, tmp_path / "nowhere", tmp_path / "out", *results)
+    assert (missing.status, "nowhere" in missing.err) == (2, True)
+    Store(tmp_path / "results").find(run_key).weights.unlink()
+    answer = bench("predict", run_key, phantoms, tmp_path / "out", *results)
+    assert answer.status == 2
+    assert "no weights" in answer.err
+
+
+def test_predictions_from_elsewhere_join_the_table_of_the_same_cases(
+    bench: Callable, run_key: str, phantoms: Path, tmp_path: Path
+) -> None:
+    record = Store(tmp_path / "results").find(run_key)
+    answer = bench(
+        *("evaluate", record.folder / "predictions", phantoms, "--name", "their net", "--dataset", "phantom"),
+        *("--results", tmp_path / "results"),
+    )
+    assert answer.status == 0, answer.err
+    external = next(r for r in Store(tmp_path / "results").records() if r.kind == "external")
+    assert external.cases()["dice"].tolist() == record.cases()["dice"].tolist()
+    table = bench("table", "--results", tmp_path / "results").out
+    assert table.count("their net") == 2, "one row and one footnote in one table"
+    assert table.count("test cases;") == 1
+    assert "predictions made elsewhere" in table
+
+
+def test_evaluate_without_a_name_prints_and_keeps_nothing(bench: Callable, phantoms: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    case = phantoms / "BraTS-PHA-00001-000"
+    reference = nib.load(case / f"{case.name}-seg.nii.gz")
+    label = np.roll(np.asarray(reference.dataobj), 2, axis=0)
+    nib.save(nib.Nifti1Image(label, reference.affine), folder / f"{case.name}.nii.gz")
+    answer = bench("evaluate", folder, phantoms)
+    assert answer.status == 0, answer.err
+    scores = score_case(label.T, np.asarray(reference.dataobj).T, (1.0, 1.0, 1.0))
+    assert f"{100 * scores['WT']['dice']:.2f}" in answer.out
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        ("shape", ["shape (32, 32, 31)", "its reference", "(32, 32, 32)"]),
+        ("affine", ["lies elsewhere", "5 mm", "Copy the affine"]),
+        ("label", ["labels [4]", "before BraTS 2023"]),
+        ("name", ["have no reference", "someone"]),
+        ("truncated", ["gzip stream that ends early"]),
+        ("none", ["no label map in"]),
+    ],
+)
+def test_predictions_that_do_not_fit_are_refused_and_not_entered(
+    bench: Callable, phantoms: Path, tmp_path: Path, harm: str, words: list[str]
+) -> None:
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    case = phantoms / "BraTS-PHA-00001-000"
+    reference = nib.load(case / f"{case.name}-seg.nii.gz")
+    label, affine, name = np.asarray(reference.dataobj).copy(), reference.affine.copy(), case.name
+    if harm == "shape":
+        label = label[:, :, :-1]
+    elif harm == "affine":
+        affine[0, 3] += 5
+    elif harm == "label":
+        label[label == 3] = 4
+        label[16, 16, 16] = 4
+    elif harm == "name":
+        name = "someone"
+    if harm != "none":
+        nib.save(nib.Nifti1Image(label, affine), folder / f"{name}.nii.gz")
+    if harm == "truncated":
+        file = folder / f"{name}.nii.gz"
+        file.write_bytes(file.read_bytes()[:-40])
+    answer = bench("evaluate", folder, phantoms, "--name", "theirs", "--results", tmp_path / "results")
+    assert answer.status == 2
+    for word in words:
+        assert word in answer.err
+    assert not Store(tmp_path / "results").records()
