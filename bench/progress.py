@@ -20,6 +20,9 @@ class Bar(Protocol):
     def advance(self, note: str = "") -> None:
         """One unit is done; ``note`` says something about it, e.g. the loss."""
 
+    def note(self, text: str) -> None:
+        """Say something about the unit under way."""
+
 
 class Watcher(Protocol):
     """Somebody to tell."""
@@ -63,6 +66,9 @@ class _LiveBar:
     def advance(self, note: str = "") -> None:
         self._progress.update(self._task, advance=1, note=note)
 
+    def note(self, text: str) -> None:
+        self._progress.update(self._task, note=text)
+
 
 class _PlainBar:
     """A line every ten seconds and one at the end, for logs and pipes."""
@@ -73,6 +79,12 @@ class _PlainBar:
 
     def advance(self, note: str = "") -> None:
         self._done += 1
-        if self._done == self._total or time.monotonic() - self._spoken >= _PLAIN_INTERVAL_S:
+        self._speak(note, always=self._done == self._total)
+
+    def note(self, text: str) -> None:
+        self._speak(text, always=False)
+
+    def _speak(self, note: str, *, always: bool) -> None:
+        if always or time.monotonic() - self._spoken >= _PLAIN_INTERVAL_S:
             self._spoken = time.monotonic()
             self._watcher.say(f"{self._title} {self._done}/{self._total} {note}".rstrip())

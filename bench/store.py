@@ -163,6 +163,7 @@ class Store:
             "kind": "run",
             "job": job.to_dict(),
             "protocol_title": job.protocol.title,
+            "protocol_description": job.protocol.description,
             "status": "running",
         }
         content.pop("message", None)

@@ -53,14 +53,17 @@ def evaluate(
     """
     measured: Measured = {}
     with watcher.bar(title, len(cases)) as bar:
+
+        def on_window(done: int, total: int) -> None:
+            stop.check()
+            bar.note(f"window {done}/{total}")
+
         for case in cases:
             file = predictions / f"{case.id}.nii.gz" if predictions else None
             label = _earlier(file, newer_than)
             if label is None:
                 ready = prepared[case.id]
-                cropped = predict_label(
-                    model, ready.image, protocol.data.patch_size, protocol.infer, device, stop.check
-                )
+                cropped = predict_label(model, ready.image, protocol.data.patch_size, protocol.infer, device, on_window)
                 label = ready.uncrop(cropped)
                 if file is not None:
                     file.parent.mkdir(exist_ok=True)

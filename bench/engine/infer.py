@@ -13,8 +13,14 @@ from torch.nn import functional as F
 
 from bench.protocol import InferFields
 
+OnWindow = Callable[[int, int], None]
+
 _GAUSSIAN_SIGMA = 0.125  # of the patch's extent, as in MONAI and nnU-Net
 _SMALLEST_WEIGHT = 1e-3
+
+
+def _ignore(_done: int, _total: int) -> None:
+    """Nobody is watching."""
 
 
 def predict_label(
@@ -23,7 +29,7 @@ def predict_label(
     patch_size: tuple[int, int, int],
     fields: InferFields,
     device: torch.device,
-    check: Callable[[], None] = lambda: None,
+    on_window: OnWindow = _ignore,
 ) -> NDArray[np.uint8]:
     """Label map of one prepared volume.
 
@@ -33,13 +39,13 @@ def predict_label(
         patch_size: (d, h, w).
         fields: overlap, blending and flips.
         device: where the network is.
-        check: called between windows; whatever it raises ends the work.
+        on_window: told before each window how many are done and how many there are; what it raises ends the work.
 
     Returns:
         (D, H, W) uint8, the class of the largest logit.
     """
     volume = torch.from_numpy(np.array(image)).to(device)
-    logits = predict_logits(model, volume, patch_size, fields, check)
+    logits = predict_logits(model, volume, patch_size, fields, on_window)
     return logits.argmax(dim=0).to(torch.uint8).cpu().numpy()
 
 
@@ -49,15 +55,19 @@ def predict_logits(
     image: Tensor,
     patch_size: tuple[int, int, int],
     fields: InferFields,
-    check: Callable[[], None] = lambda: None,
+    on_window: OnWindow = _ignore,
 ) -> Tensor:
     """Logits of one volume, (C, D, H, W) to (K, D, H, W), averaged over flips of the whole volume."""
     model.eval()
     flips = [axes for count in range(len(fields.mirror_axes) + 1) for axes in combinations(fields.mirror_axes, count)]
     total: Tensor | None = None
-    for axes in flips:
+    for turn, axes in enumerate(flips):
         dims = [axis + 1 for axis in axes]
-        logits = _slide(model, image.flip(dims), patch_size, fields, check).flip(dims)
+
+        def on_this_turns(done: int, count: int, turn: int = turn) -> None:
+            on_window(turn * count + done, len(flips) * count)
+
+        logits = _slide(model, image.flip(dims), patch_size, fields, on_this_turns).flip(dims)
         total = logits if total is None else total.add_(logits)
     assert total is not None
     return total / len(flips)
@@ -88,7 +98,7 @@ def _slide(
     image: Tensor,
     patch_size: tuple[int, int, int],
     fields: InferFields,
-    check: Callable[[], None],
+    on_window: OnWindow,
 ) -> Tensor:
     shape = image.shape[1:]
     padding = [(max(p - n, 0) // 2, max(p - n, 0) - max(p - n, 0) // 2) for n, p in zip(shape, patch_size, strict=True)]
@@ -100,8 +110,9 @@ def _slide(
     weights = window_weights(patch_size, fields.blend, image.device)
     logits: Tensor | None = None
     normaliser = torch.zeros(image.shape[1:], device=image.device)
-    for corner in product(*starts):
-        check()
+    corners = list(product(*starts))
+    for done, corner in enumerate(corners):
+        on_window(done, len(corners))
         window = tuple(slice(start, start + patch) for start, patch in zip(corner, patch_size, strict=True))
         found = model(image[(slice(None), *window)].unsqueeze(0))[0].float()
         if logits is None:

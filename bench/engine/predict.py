@@ -68,10 +68,15 @@ class Predictor:
         except OSError as error:
             raise BenchError(f"cannot make the folder {output}: {error.strerror}. Give another OUTPUT.") from error
         with watcher.bar("segmenting", len(cases)) as bar:
+
+            def on_window(done: int, total: int) -> None:
+                stop.check()
+                bar.note(f"window {done}/{total}")
+
             for case in cases:
                 ready = prepare_volume(case.id, dataset.read(case), self._data.normalise)
                 label = predict_label(
-                    self._model, ready.image, self._data.patch_size, self._infer, self._device, stop.check
+                    self._model, ready.image, self._data.patch_size, self._infer, self._device, on_window
                 )
                 written.append(output / f"{case.id}.nii.gz")
                 write_label(written[-1], ready.uncrop(label), ready.geometry)

@@ -144,7 +144,8 @@ def _footer(group: Group, rows: Sequence[Row], frame: pd.DataFrame | None) -> li
     synthetic = " Synthetic data: nothing here is a statement on patients." if facts.get("synthetic") else ""
     files = f", files {group.data_fingerprint[:12]}" if group.data_fingerprint else ""
     lines.append(f"Dataset: {group.dataset}{files}.{synthetic}")
-    lines.append(f"Protocol: {group.protocol}.")
+    told = group.records[0].content.get("protocol_description", "")
+    lines.append(f"Protocol: {group.protocol}{': ' + told if told else ''}.")
     rule = convention(group.convention)
     lines.append(f"Empty masks, convention {rule.name}: {rule.title}.")
     untrained = {record.content["untrained"]["mean_dice"] for record in group.records if "untrained" in record.content}

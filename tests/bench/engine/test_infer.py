@@ -47,6 +47,18 @@ def test_flips_average_the_logits_of_the_flipped_volumes(network: nn.Module) -> 
     assert not torch.allclose(ours, predict_logits(network, image, PATCH, plain), atol=1e-3)
 
 
+def test_windows_are_counted_over_all_flips(network: nn.Module) -> None:
+    told: list[tuple[int, int]] = []
+    predict_logits(
+        network,
+        torch.zeros(2, 16, 8, 8),
+        PATCH,
+        _fields(mirror_axes=(0,)),
+        lambda done, total: told.append((done, total)),
+    )
+    assert told == [(done, 6) for done in range(6)]
+
+
 def test_the_label_is_the_class_of_the_largest_logit(network: nn.Module) -> None:
     image = np.random.default_rng(0).normal(size=(2, 9, 12, 10)).astype(np.float32)
     label = predict_label(network, image, PATCH, _fields(), torch.device("cpu"))
@@ -82,7 +94,7 @@ def test_the_network_runs_in_evaluation_mode_and_a_stop_is_heard(network: nn.Mod
     assert spy.modes
     assert not any(spy.modes)
 
-    def stop() -> None:
+    def stop(_done: int, _total: int) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):

@@ -74,7 +74,7 @@ def test_the_footer_says_what_a_reader_must_know(tmp_path: Path, complete_record
     complete_record(tmp_path, changes=("train.steps=3",))
     text = render(_tables(tmp_path), "text")
     assert "4 test cases; absent from the reference: ET in 1." in text
-    assert "Protocol: demo (train.steps=3)." in text
+    assert "Protocol: demo (train.steps=3): minutes on a laptop" in text
     assert "convention brats" in text
     assert "Synthetic data" in text
     assert "segmamba: feat_size = 16,32,64,128 (published: 48,96,192,384)" in text
