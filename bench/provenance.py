@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from models.ops import resolve_backend
+
 PACKAGES = ("segmamba-bench", "torch", "monai", "numpy", "scipy", "nibabel", "timm", "triton", "mamba-ssm")
 
 
@@ -30,6 +32,7 @@ def collect(device: torch.device) -> dict[str, Any]:
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
             "tf32": torch.backends.cuda.matmul.allow_tf32,
             "threads": torch.get_num_threads(),
+            "selective_scan": resolve_backend(None, torch.empty(0, device=device)),
         },
     }
 

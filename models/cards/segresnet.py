@@ -1,0 +1,78 @@
+"""SegResNet, as MONAI ships it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from models.card import ModelCard
+from models.errors import ModelError
+from models.registry import register
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_NORM_GROUPS = 8
+
+
+@register(
+    ModelCard(
+        name="segresnet",
+        title="SegResNet: residual encoder-decoder",
+        family="convolution",
+        paper="Myronenko, 3D MRI brain tumor segmentation using autoencoder regularization, arXiv:1810.11654",
+        year=2018,
+        repository="https://github.com/Project-MONAI/MONAI",
+        commit="7af492176792f9069b8f1253d099abd05c5e769d (release 1.6.1)",
+        licence="Apache-2.0",
+        deviations=(
+            "The paper's variational autoencoder branch, which only regularises the training, is left out, "
+            "as in MONAI's SegResNet.",
+            "16 initial filters, as in MONAI's BraTS tutorial; the paper starts from 32.",
+            "No dropout; the paper and MONAI's BraTS tutorial use 0.2 after the first convolution.",
+        ),
+        size_multiple=8,
+        minimum_size=8,
+        fixed_size=False,
+        recipe="Adam 1e-4, polynomial decay 0.9 over 300 epochs, L2 1e-5, batch 1, crops of 160×192×128, "
+        "soft Dice with the autoencoder's losses",
+        parameters_4to4=4_702_244,
+    )
+)
+def segresnet(
+    in_channels: int,
+    out_channels: int,
+    _image_size: tuple[int, int, int],
+    *,
+    init_filters: int = 16,
+    dropout_prob: float = 0.0,
+) -> nn.Module:
+    """Build SegResNet with 1, 2, 2, 4 residual blocks on the way down and 1, 1, 1 on the way up.
+
+    Args:
+        in_channels: number of image channels.
+        out_channels: number of logits per voxel.
+        init_filters: filters at full resolution, doubled at each of the three halvings; a multiple of 8.
+        dropout_prob: probability of dropping a channel after the first convolution.
+
+    Raises:
+        ModelError: `init_filters` is no multiple of 8, or `dropout_prob` no probability.
+    """
+    if init_filters < 1 or init_filters % _NORM_GROUPS:
+        above = max(1, -(-init_filters // _NORM_GROUPS)) * _NORM_GROUPS
+        raise ModelError(
+            f"segresnet: init_filters={init_filters} does not divide into {_NORM_GROUPS} normalisation "
+            f"groups; take a multiple of {_NORM_GROUPS}, such as {above}."
+        )
+    if not 0 <= dropout_prob < 1:
+        raise ModelError(f"segresnet: dropout_prob must be at least 0 and below 1; got {dropout_prob}.")
+    from monai.networks.nets.segresnet import SegResNet
+
+    return SegResNet(
+        spatial_dims=3,
+        init_filters=init_filters,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        dropout_prob=dropout_prob or None,
+        blocks_down=(1, 2, 2, 4),
+        blocks_up=(1, 1, 1),
+    )
