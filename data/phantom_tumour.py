@@ -1,0 +1,143 @@
+"""The phantom's glioma: foci of necrosis within an enhancing rim within oedema, and the mass effect they have.
+
+Lengths are fractions of the volume's edge; the axes are those of `data.phantom_fields`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from data.phantom_anatomy import Anatomy
+from data.phantom_fields import Field, Point, Points, SmoothNoise, grid, smoothstep
+
+NECROSIS, OEDEMA, ENHANCING = 1, 2, 3
+
+NON_ENHANCING_SHARE = 0.15
+MULTIFOCAL_SHARE = 0.20
+_MARGIN = 0.012  # lesions keep this far from the outline of the brain
+_CORTEX_HOLD = 0.04  # oedema reaches less far in cortex by this
+
+
+@dataclass(frozen=True)
+class Focus:
+    """One lesion.
+
+    Attributes:
+        centre: (x, y, z).
+        core: mean radius of what the rim encloses, rim included.
+        oedema: mean radius of the whole lesion in white matter.
+        stretch: factors by which the lesion is longer along each axis than its radius says.
+    """
+
+    centre: Point
+    core: float
+    oedema: float
+    stretch: Point
+
+    def distance(self, points: Points) -> Field:
+        """Distance from the centre, in which the lesion's ellipsoid is a ball."""
+        terms = (((a - c) / s) ** 2 for a, c, s in zip(points, self.centre, self.stretch, strict=True))
+        return np.sqrt(sum(terms))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a case's tumour is to be: its lesions, and the mean thickness of their enhancing rim, 0 for none."""
+
+    foci: tuple[Focus, ...]
+    rim: float
+
+
+@dataclass(frozen=True)
+class Tumour:
+    """The lesions of one case; both fields are (S, S, S) in NIfTI's (x, y, z) order.
+
+    Attributes:
+        label: 0 background, 1 necrotic and non-enhancing core, 2 oedema, 3 enhancing rim.
+        infiltration: share of oedema in a voxel outside the core; the label's limit lies at one half.
+    """
+
+    label: NDArray[np.uint8]
+    infiltration: Field
+
+
+def draw_plan(rng: np.random.Generator) -> Plan:
+    """Draw number, place and size of a case's lesions, which do not overlap; either all of them enhance or none."""
+    rim = float(rng.uniform(0.040, 0.048)) if rng.random() >= NON_ENHANCING_SHARE else 0.0
+    count = int(rng.integers(2, 4)) if rng.random() < MULTIFOCAL_SHARE else 1
+    while True:
+        foci = tuple(_draw_focus(rng, shrink=1.0 if count == 1 else 0.9) for _ in range(count))
+        if all(_apart(one, other) for one, other in combinations(foci, 2)):
+            return Plan(foci, rim)
+
+
+def _draw_focus(rng: np.random.Generator, *, shrink: float) -> Focus:
+    side = 1.0 if rng.random() < 0.5 else -1.0
+    x, y, z = rng.uniform((0.11, -0.24, -0.07), (0.20, 0.24, 0.20)).tolist()
+    core = shrink * float(rng.uniform(0.095, 0.13))
+    return Focus(
+        centre=(side * x, y, z),
+        core=core,
+        oedema=core + shrink * float(rng.uniform(0.045, 0.095)),
+        stretch=tuple(rng.uniform(0.88, 1.15, 3).tolist()),
+    )
+
+
+def _apart(a: Focus, b: Focus) -> bool:
+    gap = sum((p - q) ** 2 for p, q in zip(a.centre, b.centre, strict=True)) ** 0.5
+    return gap > 1.3 * (a.core + b.core) + 0.03
+
+
+def mass_effect(plan: Plan, size: int) -> Points:
+    """How far each voxel's tissue was pushed away from the lesions: three arrays of shape (S, S, S)."""
+    points = grid(size)
+    shift = [np.zeros((size, size, size), np.float32) for _ in range(3)]
+    for focus in plan.foci:
+        spread = 0.3 + (focus.distance(points) / focus.core) ** 2
+        nearness = 0.25 / (spread * np.sqrt(spread))
+        for axis in range(3):
+            shift[axis] += nearness * (points[axis] - focus.centre[axis])
+    return shift[0], shift[1], shift[2]
+
+
+def grow(rng: np.random.Generator, plan: Plan, anatomy: Anatomy) -> Tumour:
+    """Let the lesions grow in a brain.
+
+    Nothing passes the falx or the outline of the brain. Oedema follows the white matter in fingers and spares
+    cortex and ventricles; the core does not.
+    """
+    size = len(anatomy.hull)
+    coarse, fine, patchy = (SmoothNoise.draw(rng, spacing).on_grid(size) for spacing in (0.11, 0.05, 0.07))
+    cortex_hold = _CORTEX_HOLD * (anatomy.grey + anatomy.fluid)
+    infiltration = np.zeros_like(anatomy.hull)
+    core_depth = np.full_like(anatomy.hull, -1)
+    for focus in plan.foci:
+        distance = focus.distance(grid(size))
+        distance[anatomy.side * focus.centre[0] < 0] = 1
+        extent = focus.oedema * (0.9 + 0.14 * coarse + 0.14 * fine) - cortex_hold
+        infiltration = np.maximum(infiltration, smoothstep(extent - distance, -0.03, 0.03))
+        core_depth = np.maximum(core_depth, focus.core * (1 + 0.13 * coarse + 0.09 * fine) - distance)
+    inland = -anatomy.hull - _MARGIN
+    core_depth = np.minimum(core_depth, inland)
+    infiltration *= smoothstep(inland, -0.01, 0.01) * np.clip(1.5 - 2 * anatomy.fluid, 0, 1)
+    infiltration = _connected(infiltration, core_depth > 0)
+
+    rim = plan.rim * np.clip(1 + 0.25 * patchy, 0.95, 1.4)
+    label = np.zeros(anatomy.hull.shape, np.uint8)
+    label[(infiltration > 0.5) & (inland > 0)] = OEDEMA
+    label[core_depth > 0] = ENHANCING
+    label[core_depth > rim] = NECROSIS
+    return Tumour(label, infiltration)
+
+
+def _connected(infiltration: Field, core: NDArray[np.bool_]) -> Field:
+    """Infiltration without the islands that no bridge joins to a core; they fade to below the label's limit."""
+    lesion = (infiltration > 0.5) | core
+    pieces, _ = ndimage.label(lesion)
+    islands = lesion & ~np.isin(pieces, np.unique(pieces[core]))
+    return np.where(islands, np.float32(0.3), infiltration)
