@@ -121,9 +121,12 @@ def _remarks(record: Record, unfinished: Sequence[Record]) -> list[str]:
     remarks = []
     job = record.content["job"]
     defaults = record.content.get("default_options", {})
-    for option, value in (job.get("model_options") or {}).items():
-        usual = f" (published: {_plain(defaults[option])})" if option in defaults else ""
-        remarks.append(f"{option} = {_plain(value)}{usual}")
+    changed = {o: v for o, v in (job.get("model_options") or {}).items() if _plain(v) != _plain(defaults.get(o))}
+    if changed:
+        told = [
+            f"{option} {_plain(value)} instead of {_plain(defaults.get(option))}" for option, value in changed.items()
+        ]
+        remarks.append(f"not as published: {'; '.join(told)}")
     if record.kind == "external":
         remarks.append("predictions made elsewhere, scored here; not trained under this protocol")
     for other in unfinished:

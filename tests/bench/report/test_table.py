@@ -77,7 +77,7 @@ def test_the_footer_says_what_a_reader_must_know(tmp_path: Path, complete_record
     assert "Protocol: demo (train.steps=3): minutes on a laptop" in text
     assert "convention brats" in text
     assert "Synthetic data" in text
-    assert "segmamba: feat_size = 16,32,64,128 (published: 48,96,192,384)" in text
+    assert "segmamba: not as published: feat_size 16,32,64,128 instead of 48,96,192,384" in text
 
 
 def test_a_damaged_record_is_a_row_without_numbers(tmp_path: Path, complete_record: Make) -> None:
