@@ -14,7 +14,9 @@ from bench.store import DEFAULT_RESULTS
 def predict(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Key of a run, its beginning, or its folder.")],
     input_: Annotated[Path, typer.Argument(metavar="INPUT", help="Folder of one case, or of several.")],
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder for the label maps.")],
+    output: Annotated[
+        Path, typer.Argument(metavar="OUTPUT", help="Folder for the label maps, or a .nii.gz file for one case.")
+    ],
     results: Results = DEFAULT_RESULTS,
     device: Device = "",
 ) -> None:
@@ -22,17 +24,17 @@ def predict(
     import data
     from bench.engine.device import choose_device
     from bench.engine.interrupt import Interrupted, stop_on_signal
-    from bench.engine.predict import Predictor
+    from bench.engine.predict import Predictor, output_files
     from bench.progress import ConsoleWatcher
     from bench.store import Store
 
     predictor = Predictor(Store(results).find(run), choose_device(device))
     dataset = data.open_dataset(predictor.card.name, input_)
-    cases = dataset.inputs()
+    cases = output_files(dataset.inputs(), output)
     with stop_on_signal() as stop:
         try:
-            written = predictor.predict(dataset, cases, output, ConsoleWatcher(), stop)
+            predictor.predict(dataset, cases, ConsoleWatcher(), stop)
         except Interrupted:
             raise typer.Exit(130) from None
-    for path in written:
+    for path in cases:
         typer.echo(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -53,32 +53,47 @@ class Predictor:
         )
         self._model.load_state_dict(weights["model"])
 
-    def predict(
-        self, dataset: Dataset, cases: Sequence[CaseFiles], output: Path, watcher: Watcher, stop: StopRequest
-    ) -> list[Path]:
-        """Segment cases into ``output/<case>.nii.gz``: the case's grid and affine, the dataset's labels.
+    def predict(self, dataset: Dataset, cases: Mapping[Path, CaseFiles], watcher: Watcher, stop: StopRequest) -> None:
+        """Segment each case into the file it is listed under: the case's grid and affine, the dataset's labels.
 
         Raises:
             DataError: a case is damaged or a file cannot be written.
             Interrupted: ``stop`` was requested; the files written so far stay.
         """
-        written = []
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BenchError(f"cannot make the folder {output}: {error.strerror}. Give another OUTPUT.") from error
         with watcher.bar("segmenting", len(cases)) as bar:
 
             def on_window(done: int, total: int) -> None:
                 stop.check()
                 bar.note(f"window {done}/{total}")
 
-            for case in cases:
+            for file, case in cases.items():
                 ready = prepare_volume(case.id, dataset.read(case), self._data.normalise)
                 label = predict_label(
                     self._model, ready.image, self._data.patch_size, self._infer, self._device, on_window
                 )
-                written.append(output / f"{case.id}.nii.gz")
-                write_label(written[-1], ready.uncrop(label), ready.geometry)
+                _make_folder(file.parent)
+                write_label(file, ready.uncrop(label), ready.geometry)
                 bar.advance(case.id)
-        return written
+
+
+def output_files(cases: Sequence[CaseFiles], output: Path) -> dict[Path, CaseFiles]:
+    """Where each case's label map goes: ``output`` itself if it names a NIfTI file, else ``output/<case>.nii.gz``.
+
+    Raises:
+        BenchError: several cases for one file, or two cases of one identifier.
+    """
+    if output.name.endswith((".nii", ".nii.gz")):
+        if len(cases) != 1:
+            raise BenchError(f"{output} is one file, but there are {len(cases)} cases; give a folder as OUTPUT")
+        return {output: cases[0]}
+    files = {output / f"{case.id}.nii.gz": case for case in cases}
+    if len(files) < len(cases):
+        raise BenchError("two cases have the same identifier, so their label maps would overwrite each other")
+    return files
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BenchError(f"cannot make the folder {folder}: {error.strerror}. Give another OUTPUT.") from error

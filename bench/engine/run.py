@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ import models
 from bench.engine.checkpoint import seed_everything
 from bench.engine.evaluate import Measured, evaluate, mean_dice, means
 from bench.engine.interrupt import Interrupted, StopRequest
+from bench.engine.memory import peak, reset_peak
 from bench.engine.network import build_network
 from bench.engine.train import LossIsNotFinite, train
 from bench.errors import BenchError
@@ -98,6 +97,7 @@ def _carry_out(
     job: Job, dataset: Dataset, record: OpenRecord, options: RunOptions, watcher: Watcher, stop: StopRequest
 ) -> dict[str, Any]:
     protocol = job.protocol
+    reset_peak(options.device)
     record.write_split(job.split.to_dict())
     files = {case.id: case for case in dataset.cases()}
     test = [files[case] for case in job.split.test]
@@ -120,8 +120,6 @@ def _carry_out(
     if protocol.evaluate.untrained:
         facts["untrained"] = _untrained(record, score)
 
-    if options.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(options.device)
     sampler = PatchSampler(
         [prepared[case] for case in job.split.train],
         patch_size=protocol.data.patch_size,
@@ -154,7 +152,7 @@ def _carry_out(
         "results": means(measured),
         "mean_dice": mean_dice(measured),
         "times": {"train_s": state.seconds, "test_s": time.monotonic() - started},
-        "memory": _memory(options.device),
+        "memory": peak(options.device),
     }
     _report(facts, watcher)
     return facts
@@ -197,22 +195,15 @@ def _describe_data(dataset: Dataset) -> dict[str, Any]:
     return {"root": str(dataset.root), "title": card.title, "regions": regions, "synthetic": card.synthetic}
 
 
-def _memory(device: torch.device) -> dict[str, int]:
-    """Peak memory of training and testing: what tensors took, what the allocator held, what the driver shows."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    facts = {"peak_process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        facts |= {
-            "peak_allocated_bytes": torch.cuda.max_memory_allocated(device),
-            "peak_reserved_bytes": torch.cuda.max_memory_reserved(device),
-            "driver_used_bytes": total - free,
-        }
-    return facts
-
-
 def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+class _LogFile(logging.FileHandler):
+    """A log that keeps quiet where it cannot be written: a full disk is told once, by the store."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
 
 
 @contextmanager
@@ -222,7 +213,7 @@ def _log_to(path: Path) -> Iterator[logging.Logger]:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     try:
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _LogFile(path, encoding="utf-8")
     except OSError as error:
         raise BenchError(f"cannot write {path}: {error.strerror}. Give another folder with --results.") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S"))

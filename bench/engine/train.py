@@ -85,6 +85,8 @@ def train(
         batch_size=None,
         sampler=range(state.step, total),
         num_workers=workers,
+        # Forked workers share the memory maps; any other start would copy the whole dataset into each.
+        multiprocessing_context="fork" if workers else None,
         pin_memory=device.type == "cuda",
         # A loader draws a seed when it starts; from a generator of its own, a resumed training's stays in step.
         generator=torch.Generator(),

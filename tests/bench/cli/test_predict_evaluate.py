@@ -48,6 +48,18 @@ def test_one_unlabelled_case_of_any_name(bench: Callable, run_key: str, phantoms
     assert set(np.unique(written.dataobj)) <= {0, 1, 2, 3}
 
 
+def test_one_case_may_go_to_a_named_file_but_several_may_not(
+    bench: Callable, run_key: str, phantoms: Path, tmp_path: Path
+) -> None:
+    results = ("--results", tmp_path / "results")
+    file = tmp_path / "new" / "mine.nii.gz"
+    assert bench("predict", run_key, phantoms / "BraTS-PHA-00002-000", file, *results).status == 0
+    assert nib.load(file).shape == (32, 32, 32)
+    answer = bench("predict", run_key, phantoms, tmp_path / "all.nii.gz", *results)
+    assert answer.status == 2
+    assert "6 cases" in answer.err
+
+
 def test_what_cannot_be_predicted_says_why(bench: Callable, run_key: str, phantoms: Path, tmp_path: Path) -> None:
     results = ("--results", tmp_path / "results")
     assert "no run 'zz'" in bench("predict", "zz", phantoms, tmp_path / "out", *results).err

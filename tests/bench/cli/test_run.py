@@ -97,6 +97,28 @@ def test_the_same_job_gives_the_same_numbers(tiny_run: Bench, tmp_path: Path) ->
     pd.testing.assert_frame_equal(one.cases(), two.cases())
 
 
+def test_the_number_of_workers_changes_nothing(tiny_run: Bench, tmp_path: Path) -> None:
+    tiny_run()
+    tiny_run("--workers", "2", "--results", tmp_path / "again")
+    one, two = _record(tmp_path), Store(tmp_path / "again").records()[0]
+    assert one.key == two.key
+    pd.testing.assert_frame_equal(one.cases(), two.cases())
+
+
+def test_a_full_disk_ends_in_a_message_and_no_complete_record(
+    tiny_run: Bench, small_disk: Path, tmp_path: Path
+) -> None:
+    answer = tiny_run("--results", small_disk)
+    assert answer.status == 1
+    assert "No space left" in answer.out
+    assert "--results" in answer.out
+    assert "Traceback" not in answer.err
+    assert [record.status for record in Store(small_disk).records()] == ["failed"]
+    again = tiny_run()
+    assert again.status == 0
+    assert _record(tmp_path).status == "complete"
+
+
 def test_a_truncated_checkpoint_is_trained_anew(tiny_run: Bench, tmp_path: Path) -> None:
     tiny_run()
     before = _record(tmp_path)
