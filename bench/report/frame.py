@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bench.store import Record
+from bench.store import CASE_COLUMNS, Record
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,11 @@ def group_records(records: Iterable[Record]) -> list[Group]:
 
 def tidy(records: Sequence[Record]) -> pd.DataFrame:
     """One row per record, case and region: key, model, seed, case, region, dice, hd95 (mm), volumes (mm³), empty."""
-    frames = []
+    columns = ["key", "model", "seed", *CASE_COLUMNS]
+    frames = [pd.DataFrame(columns=columns)] if not records else []
     for record in records:
         job = record.content["job"]
-        frames.append(record.cases().assign(key=record.key, model=job["model"], seed=job.get("seed", -1)))
+        frames.append(record.cases().assign(key=record.key, model=job["model"], seed=job.get("seed", -1))[columns])
     return pd.concat(frames, ignore_index=True)
 
 

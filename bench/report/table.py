@@ -66,15 +66,18 @@ class Table:
 
 def make_table(group: Group) -> Table:
     """Aggregate one group of records."""
-    complete = [record for record in group.records if record.status == "complete"]
-    frame = tidy(complete) if complete else None
-    by_model: dict[str, list[Record]] = {}
+    frame = tidy([record for record in group.records if record.status == "complete"])
+    scores = pd.DataFrame(frame.groupby(["key", "region"])[list(METRICS)].mean().unstack("region"))
+    cases = frame.groupby("key")["case"].nunique()
+    regions = list(frame["region"].unique()) or list(group.records[0].content.get("data", {}).get("regions", {}))
+    by_row: dict[str, list[Record]] = {}
     for record in group.records:
         job = record.content["job"]
-        by_model.setdefault(json.dumps([job["model"], job.get("model_options")], sort_keys=True), []).append(record)
-    rows = [_row(records, frame) for records in by_model.values()]
+        # Seeds of one network share a row; of predictions from elsewhere each set is a row of its own.
+        row = record.key if record.kind == "external" else json.dumps([job["model"], job["model_options"]])
+        by_row.setdefault(row, []).append(record)
+    rows = [_row(records, scores, cases) for records in by_row.values()]
     rows.sort(key=lambda row: (not row.seeds, -row.mean.get((AVERAGE, "dice"), 0.0), row.model))
-    regions = list(frame["region"].unique()) if frame is not None else _regions(group.records)
     return Table(group, (*regions, AVERAGE), tuple(rows), tuple(_footer(group, rows, frame)))
 
 
@@ -87,30 +90,25 @@ def render(tables: Sequence[Table], how: Format) -> str:
     return "\n\n".join(_render_one(table, how) for table in tables) + "\n"
 
 
-def _row(records: Sequence[Record], frame: pd.DataFrame | None) -> Row:
+def _row(records: Sequence[Record], scores: pd.DataFrame, cases: pd.Series[int]) -> Row:
     job = records[0].content["job"]
-    complete = [record for record in records if record.status == "complete"]
+    complete = [record.key for record in records if record.status == "complete"]
     others = [record for record in records if record.status != "complete"]
     mean: dict[tuple[str, str], float] = {}
     std: dict[tuple[str, str], float] = {}
-    cases = 0
-    if complete and frame is not None:
-        ours = frame[frame["key"].isin([record.key for record in complete])]
-        cases = int(ours["case"].nunique())
-        by_seed = ours.groupby(["key", "region"], sort=False)[list(METRICS)].mean().unstack("region")
-        for metric in METRICS:
-            values = pd.DataFrame(by_seed[metric])
-            values[AVERAGE] = values.mean(axis=1)
-            for region in values.columns:
-                mean[region, metric] = float(values[region].mean())
-                if len(complete) > 1:
-                    std[region, metric] = float(values[region].std(ddof=1))
+    for metric in METRICS if complete else ():
+        by_seed = pd.DataFrame(scores.loc[complete, metric])
+        by_seed[AVERAGE] = by_seed.mean(axis=1)
+        for region in by_seed.columns:
+            mean[region, metric] = float(by_seed[region].mean())
+            if len(complete) > 1:
+                std[region, metric] = float(by_seed[region].std(ddof=1))
     return Row(
         model=job["model"],
         options=job.get("model_options") or {},
         status="complete" if complete else others[0].status,
         seeds=len(complete),
-        cases=cases,
+        cases=int(cases.loc[complete].max()) if complete else 0,
         mean=mean,
         std=std,
         remarks=tuple(_remarks(records[0], others)),
@@ -136,10 +134,10 @@ def _remarks(record: Record, unfinished: Sequence[Record]) -> list[str]:
     return remarks
 
 
-def _footer(group: Group, rows: Sequence[Row], frame: pd.DataFrame | None) -> list[str]:
+def _footer(group: Group, rows: Sequence[Row], frame: pd.DataFrame) -> list[str]:
     facts = group.records[0].content.get("data", {})
     lines = []
-    if frame is not None:
+    if len(frame):
         one = frame[frame["key"] == frame["key"].iloc[0]]
         absent = one[one["empty"].isin(["reference", "both"])].groupby("region").size()
         told = ", ".join(f"{region} in {count}" for region, count in absent.items()) or "no region in any"
@@ -157,10 +155,6 @@ def _footer(group: Group, rows: Sequence[Row], frame: pd.DataFrame | None) -> li
     for row in rows:
         lines += [f"{row.model}: {remark}" for remark in row.remarks]
     return lines
-
-
-def _regions(records: Sequence[Record]) -> list[str]:
-    return list(records[0].content.get("data", {}).get("regions", {}))
 
 
 def _plain(value: Any) -> str:

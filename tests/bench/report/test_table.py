@@ -113,9 +113,13 @@ def test_latex_compiles(tmp_path: Path, complete_record: Make) -> None:
     assert done.returncode == 0, done.stdout.decode()[-2000:]
 
 
-def test_500_records_of_250_cases_print_in_5_seconds(tmp_path: Path, complete_record: Make) -> None:
-    for seed in range(500):
-        complete_record(tmp_path, cases=250, seed=seed)
+@pytest.mark.parametrize("what", ["seeds", "networks"])
+def test_500_records_of_250_cases_print_in_5_seconds(tmp_path: Path, complete_record: Make, what: str) -> None:
+    for n in range(500):
+        if what == "seeds":
+            complete_record(tmp_path, cases=250, seed=n)
+        else:
+            complete_record(tmp_path, cases=250, changes=(f"model_options.segmamba.d_state={n + 1}",))
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", "from bench.cli.app import main; main()", "table", "--results", str(tmp_path)],
@@ -124,4 +128,4 @@ def test_500_records_of_250_cases_print_in_5_seconds(tmp_path: Path, complete_re
         check=True,
     )
     assert time.monotonic() - started < 5
-    assert "500" in done.stdout
+    assert done.stdout.count("\nsegmamba*") == (1 if what == "seeds" else 500)
