@@ -12,8 +12,13 @@ from data.errors import DataError
 _APPLICATION = "segmamba-bench"
 
 
-def locate(name: str, data_dir: Path | None = None) -> Path:
+def locate(name: str, data_dir: Path | None = None, how_to_obtain: str = "ask who keeps them.") -> Path:
     """The folder of a dataset: ``data_dir``, else the environment, else the configuration file.
+
+    Args:
+        name: of the dataset.
+        data_dir: what the command line says, if anything.
+        how_to_obtain: what the dataset's card says, for the message.
 
     Raises:
         DataError: nothing names a folder, or what names one first names none that exists.
@@ -21,12 +26,10 @@ def locate(name: str, data_dir: Path | None = None) -> Path:
     folder = configured(name, data_dir)
     if folder is not None:
         return folder
-    from data.registry import card
-
     raise DataError(
         f"nothing says where the dataset '{name}' lies. Expected one of these three: the option "
         f'--data-dir FOLDER; the environment variable {environment_variable(name)}; or the line\n  {name} = "FOLDER"\n'
-        f"under [data] in {config_path()}. To obtain the data: {card(name).how_to_obtain} "
+        f"under [data] in {config_path()}. To obtain the data: {how_to_obtain} "
         "To try the harness without them: --dataset phantom."
     )
 

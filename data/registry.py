@@ -50,7 +50,7 @@ def open_dataset(name: str, root: Path | None = None, on_case: Callable[[str], N
         from data.phantom_cache import default_phantom
 
         return source.open(default_phantom(on_case))
-    return source.open(locate(name, root))
+    return source.open(locate(name, root, source.card.how_to_obtain))
 
 
 def _source(name: str) -> DatasetSource:
