@@ -152,10 +152,12 @@ class Store:
         Facts of an earlier, unfinished attempt that are not given again are kept.
 
         Raises:
-            BenchError: the results folder cannot be written.
+            BenchError: the results folder cannot be written, or holds this job as a newer version wrote it.
         """
         folder = self.root / job.key
-        earlier = self._read(folder) if (folder / "record.json").exists() else None
+        earlier = self.get(job.key)
+        if earlier and earlier.content.get("schema", SCHEMA) > SCHEMA:
+            raise BenchError(f"{earlier.faults[0]}, or give another folder with --results")
         content = {
             **(dict(earlier.content) if earlier and not earlier.faults else {"started": now()}),
             "schema": SCHEMA,

@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,10 +96,13 @@ def prepare_case(dataset: Dataset, case: CaseFiles, folder: Path, normalisation:
     """
     source = _source_hash(case, normalisation)
     target = folder / case.id
-    if not _is_current(target, source):
-        prepared = prepare_volume(case.id, dataset.read(case), normalisation)
-        _write(prepared, target, source)
-    return _load(case.id, target)
+    stored = _load(case.id, target, source)
+    if stored is not None:
+        return stored
+    prepared = prepare_volume(case.id, dataset.read(case), normalisation)
+    _write(prepared, target, source)
+    # From the maps on disk, so that memory does not fill with whole volumes.
+    return _load(case.id, target, source) or prepared
 
 
 def prepare(
@@ -162,13 +166,6 @@ def _source_hash(case: CaseFiles, normalisation: Normalisation) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _is_current(target: Path, source: str) -> bool:
-    try:
-        return json.loads((target / "case.json").read_text())["source"] == source
-    except (OSError, ValueError, KeyError):
-        return False
-
-
 def _write(prepared: PreparedCase, target: Path, source: str) -> None:
     facts = {
         "source": source,
@@ -188,35 +185,41 @@ def _write(prepared: PreparedCase, target: Path, source: str) -> None:
         voxels: dict[str, Any] = {str(value): found for value, found in prepared.foreground.items()}
         np.savez(scratch / "foreground.npz", **voxels)
         (scratch / "case.json").write_text(json.dumps(facts))
-        shutil.rmtree(target, ignore_errors=True)
-        scratch.replace(target)
+        if _load(prepared.id, target, source) is None:  # else another process prepared the same case meanwhile
+            shutil.rmtree(target, ignore_errors=True)
+            scratch.replace(target)
     except OSError as error:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
-        if _is_current(target, source):  # another process prepared the same case meanwhile
-            return
         size = prepared.image.nbytes / 2**20
         raise DataError(
             f"cannot write the prepared case {prepared.id} ({size:.0f} MiB) to {target.parent}: {error.strerror}. "
             "Free some space there, or set BENCH_CACHE_DIR to a folder on another disk."
         ) from error
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _load(case_id: str, target: Path) -> PreparedCase:
-    facts = json.loads((target / "case.json").read_text())
-    with np.load(target / "foreground.npz") as stored:
-        foreground = {int(value): stored[value] for value in stored.files}
-    label = target / "label.npy"
-    return PreparedCase(
-        id=case_id,
-        image=np.load(target / "image.npy", mmap_mode="r"),
-        label=np.load(label, mmap_mode="r") if label.exists() else None,
-        foreground=foreground,
-        box=cast(Box, tuple((start, stop) for start, stop in facts["box"])),
-        geometry=Geometry(
-            affine=np.array(facts["affine"]),
-            shape=tuple(facts["shape"]),
-            spacing_mm=tuple(facts["spacing_mm"]),
-            label_dtype=facts["label_dtype"],
-        ),
-    )
+def _load(case_id: str, target: Path, source: str) -> PreparedCase | None:
+    """The stored case; None where there is none, it was made from other files, or it is damaged."""
+    try:
+        facts = json.loads((target / "case.json").read_text())
+        if facts["source"] != source:
+            return None
+        with np.load(target / "foreground.npz") as stored:
+            foreground = {int(value): stored[value] for value in stored.files}
+        label = target / "label.npy"
+        return PreparedCase(
+            id=case_id,
+            image=np.load(target / "image.npy", mmap_mode="r"),
+            label=np.load(label, mmap_mode="r") if label.exists() else None,
+            foreground=foreground,
+            box=cast(Box, tuple((start, stop) for start, stop in facts["box"])),
+            geometry=Geometry(
+                affine=np.array(facts["affine"]),
+                shape=tuple(facts["shape"]),
+                spacing_mm=tuple(facts["spacing_mm"]),
+                label_dtype=facts["label_dtype"],
+            ),
+        )
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        return None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.cli.opening import open_dataset
 from bench.cli.options import Changes, DataDir, Device, Models, Results, Seeds, parse_seeds, split_names
 from bench.store import DEFAULT_RESULTS
+
+if TYPE_CHECKING:
+    from bench.job import Job
+    from bench.store import Record
 
 
 def run(
@@ -59,7 +63,7 @@ def run(
     watcher.say(f"{len(plan.jobs)} to run under protocol {shared.title}, on {chosen}")
     with stop_on_signal() as stop:
 
-        def run_one(job):  # type: ignore[no-untyped-def]
+        def run_one(job: Job) -> Record:
             watcher.say(f"{job.key}  {job.model} on {job.dataset}, seed {job.seed}")
             return run_job(job, opened, store, options, watcher, stop)
 

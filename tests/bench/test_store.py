@@ -112,10 +112,15 @@ def test_a_record_that_cannot_be_read_is_damaged_and_hides_no_other(
     }
 
 
-def test_a_newer_schema_is_told_apart_from_damage(tmp_path: Path, complete_record: Make) -> None:
+def test_a_newer_schema_is_told_apart_from_damage_and_left_alone(
+    tmp_path: Path, complete_record: Make, make_job: Callable[..., Job]
+) -> None:
     path = complete_record(tmp_path).folder / "record.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99}))
     assert "newer segmamba-bench" in Store(tmp_path).records()[0].faults[0]
+    with pytest.raises(BenchError, match="newer segmamba-bench"):
+        Store(tmp_path).open_run(make_job())
+    assert json.loads(path.read_text())["schema"] == 99
 
 
 def test_opening_a_job_again_keeps_what_the_first_attempt_found(tmp_path: Path, make_job: Callable[..., Job]) -> None:

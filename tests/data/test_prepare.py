@@ -117,3 +117,18 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
     with pytest.raises(DataError, match=r"No space left.*BENCH_CACHE_DIR"):
         prepare(source, [case], tmp_path / "cache", "box")  # type: ignore[arg-type]
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["image.npy", "foreground.npz", "case.json"])
+@pytest.mark.parametrize("keep", [0, 20])
+def test_a_damaged_cache_is_made_anew(tmp_path: Path, name: str, keep: int) -> None:
+    source = _Source(tmp_path)
+    case = source.case("a", 1)
+    first = prepare(source, [case], tmp_path / "cache", "box")  # type: ignore[arg-type]
+    expected = np.array(first["a"].image)
+    file = tmp_path / "cache" / "a" / name
+    file.write_bytes(file.read_bytes()[:keep])
+    again = prepare(source, [case], tmp_path / "cache", "box")  # type: ignore[arg-type]
+    assert source.reads == ["a", "a"]
+    np.testing.assert_array_equal(again["a"].image, expected)
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["a"]
