@@ -62,9 +62,10 @@ def _umask() -> int:
 
 
 def _sync_folder(folder: Path) -> None:
-    # The new name itself must survive a power cut, not only the content.
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    # The new name itself should survive a power cut too; some network file systems refuse this.
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

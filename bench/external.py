@@ -10,13 +10,13 @@ import numpy as np
 from bench.errors import BenchError
 from bench.metrics import RegionMeasurement, measure_case
 from bench.progress import Watcher
+from bench.provenance import software
 from bench.store import Record, Store
 from data.card import DatasetCard
+from data.dataset import AFFINE_TOLERANCE_MM, displacement_mm
 from data.errors import DataError
 from data.fingerprint import file_checksum
 from data.nifti import read_label
-
-_AFFINE_TOLERANCE_MM = 1e-3
 
 
 def match_files(predictions: Path, references: Path) -> dict[str, tuple[Path, Path]]:
@@ -62,11 +62,11 @@ def score_files(
                     f"{prediction_path} has shape {grid.shape[::-1]} (x, y, z); its reference {reference_path} has "
                     f"{wanted.shape[::-1]}. Write predictions in the grid of the original images."
                 )
-            offset = float(np.abs(grid.affine - wanted.affine).max())
-            if offset > _AFFINE_TOLERANCE_MM:
+            distance_mm = displacement_mm(grid, wanted)
+            if distance_mm > AFFINE_TOLERANCE_MM:
                 raise BenchError(
-                    f"{prediction_path} lies elsewhere in space than its reference {reference_path}: their affines "
-                    f"differ by up to {offset:.4g} mm. Copy the affine of the original images to the predictions."
+                    f"{prediction_path} lies elsewhere in space than its reference {reference_path}: voxels are up to "
+                    f"{distance_mm:.4g} mm apart. Copy the affine of the original images to the predictions."
                 )
             for path, label in ((prediction_path, prediction), (reference_path, reference)):
                 strange = sorted(set(np.unique(label).tolist()) - set(card.labels))
@@ -84,13 +84,14 @@ def score_files(
 
 def record_external(
     name: str,
+    folder: Path,
     pairs: dict[str, tuple[Path, Path]],
     card: DatasetCard,
     convention: str,
     store: Store,
     watcher: Watcher,
 ) -> Record:
-    """Score predictions and enter them in the store under ``name``; returns their record.
+    """Score the predictions of a folder and enter them in the store under ``name``; returns their record.
 
     Raises:
         BenchError, DataError: as `score_files`; nothing is entered then.
@@ -99,21 +100,30 @@ def record_external(
     facts: dict[str, Any] = {
         "dataset": card.name,
         "convention": convention,
-        "cases": sorted(pairs),
-        "files": {case: [file_checksum(path) for path in paths] for case, paths in pairs.items()},
+        "predictions": {case: file_checksum(prediction) for case, (prediction, _) in pairs.items()},
+        "references": {case: file_checksum(reference) for case, (_, reference) in pairs.items()},
     }
     record = store.open_external(name, facts)
     record.write_cases(measured)
-    folder = next(iter(pairs.values()))[0].parent
     regions = {region: list(labels) for region, labels in card.regions.items()}
-    return record.finish("complete", data={"regions": regions, "synthetic": card.synthetic}, predictions=str(folder))
+    return record.finish(
+        "complete",
+        data={"regions": regions, "synthetic": card.synthetic},
+        folder=str(folder),
+        provenance=software(),
+    )
 
 
 def _label_maps(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; expected a folder of label maps in NIfTI format")
-    maps = {}
+    maps: dict[str, Path] = {}
     for path in [*sorted(folder.glob("*.nii*")), *sorted(folder.glob("*/*-seg.nii*"))]:
         if path.name.endswith((".nii", ".nii.gz")):
-            maps[path.name.removesuffix(".gz").removesuffix(".nii").removesuffix("-seg")] = path
+            case = path.name.removesuffix(".gz").removesuffix(".nii").removesuffix("-seg")
+            if case in maps:
+                raise BenchError(
+                    f"{folder} holds two label maps of {case}, {maps[case]} and {path}; remove one of them"
+                )
+            maps[case] = path
     return maps

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bench.key import key_of
 from bench.protocol import Protocol
+from data.prepare import PREPARATION_VERSION
 from data.split import Split
-
-KEY_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -19,6 +18,8 @@ class Job:
 
     Attributes:
         model: registered name.
+        model_options: every option with which it is built, defaults included, so that a changed default is another
+            job and a default that was spelt out is the same.
         dataset: registered name.
         data_fingerprint: hash of the dataset's files (`data.fingerprint`).
         protocol: what all models share.
@@ -27,25 +28,22 @@ class Job:
     """
 
     model: str
+    model_options: Mapping[str, Any]
     dataset: str
     data_fingerprint: str
     protocol: Protocol
     split: Split
     seed: int
 
-    @property
-    def model_options(self) -> dict[str, Any]:
-        """Options with which the protocol builds this model."""
-        return dict(self.protocol.model_options.get(self.model, {}))
-
     def to_dict(self) -> dict[str, Any]:
         """The canonical form: everything that may change the outcome, and nothing else."""
         protocol = self.protocol.model_dump(mode="json", exclude={"description", "changes", "model_options"})
         return {
             "model": self.model,
-            "model_options": self.model_options,
+            "model_options": dict(self.model_options),
             "dataset": self.dataset,
             "data_fingerprint": self.data_fingerprint,
+            "preparation": PREPARATION_VERSION,
             "protocol": protocol,
             "split_sha256": self.split.sha256,
             "seed": self.seed,
@@ -54,5 +52,4 @@ class Job:
     @property
     def key(self) -> str:
         """Hash of the canonical form, 16 hexadecimal digits: equal jobs share a record, others never do."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
+        return key_of(self.to_dict())

@@ -48,6 +48,7 @@ def make_plan(
     jobs = [
         Job(
             model=name,
+            model_options=models.resolve_options(name, protocol.model_options.get(name, {})),
             dataset=dataset.card.name,
             data_fingerprint=files,
             protocol=protocol,
@@ -62,18 +63,21 @@ def make_plan(
     return Plan(jobs=tuple(job for job in jobs if job.key not in done), done=tuple(done.values()))
 
 
-def expand_models(names: Sequence[str]) -> list[str]:
+def choose_models(names: Sequence[str], protocol: Protocol) -> list[str]:
     """Check model names; ``all`` stands for every registered one.
 
     Raises:
-        BenchError: none is named.
+        BenchError: none is named, or the protocol gives options to a model that does not exist.
         ModelError: one is not registered.
     """
-
+    known = models.names()
     if not names:
-        raise BenchError(f"--model names no model; known: {', '.join(models.names())}, or all")
+        raise BenchError(f"--model names no model; known: {', '.join(known)}, or all")
+    for name in protocol.model_options:
+        if name not in known:
+            raise BenchError(unknown("model in model_options", name, known))
     if "all" in names:
-        return models.names()
+        return known
     for name in names:
         models.card(name)
     return list(names)

@@ -19,7 +19,7 @@ from bench.metrics.conventions import convention
 PRESETS = Path(__file__).parent / "protocols"
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, lt=2**63)]
 Size = tuple[Positive, Positive, Positive]
 
 
@@ -33,7 +33,7 @@ class SplitFields(_Section):
     train: Fraction = Field(description="share of cases that train")
     validation: Fraction = Field(description="share of cases kept for choices during development")
     test: Fraction = Field(description="share of cases that are scored")
-    seed: int = Field(ge=0, description="seed of the draw; the same for every model and every training seed")
+    seed: int = Field(ge=0, lt=2**63, description="seed of the draw; the same for every model and every training seed")
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> SplitFields:
@@ -90,8 +90,15 @@ class InferFields(_Section):
     overlap: Annotated[float, Field(ge=0, lt=1)] = Field(description="share by which neighbouring windows overlap")
     blend: Literal["gaussian", "constant"] = Field(description="weights of a window's voxels in the average")
     mirror_axes: tuple[Literal[0, 1, 2], ...] = Field(
-        description="average the logits over all flips of these axes (0 = D, 1 = H, 2 = W); empty for none"
+        description="average the logits over all flips of these axes (0 = D, 1 = H, 2 = W); none for no flips"
     )
+
+    @field_validator("mirror_axes")
+    @classmethod
+    def _each_once(cls, axes: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(axes)) < len(axes):
+            raise ValueError("each axis may be named once")
+        return tuple(sorted(axes))
 
 
 class EvaluateFields(_Section):
@@ -219,7 +226,7 @@ def _set_field(tree: dict[str, Any], field: str, text: str) -> None:
     if annotation == Size and isinstance(value, int):
         value = [value] * 3
     elif _is_tuple(annotation) and not isinstance(value, list):
-        value = [value]
+        value = [] if value is None else [value]
     tree[section][name] = value
 
 

@@ -8,29 +8,40 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from models.ops import resolve_backend
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = ("segmamba-bench", "torch", "monai", "numpy", "scipy", "nibabel", "timm", "triton", "mamba-ssm")
 
 
-def collect(device: torch.device) -> dict[str, Any]:
-    """Facts about this process that a reader needs to judge or repeat a result."""
+def software() -> dict[str, Any]:
+    """Code, command and packages of this process."""
     return {
         "code": code_state(),
         "command": sys.argv,
         "python": platform.python_version(),
-        # torch names its CUDA build in its own version only.
-        "packages": {n: v for n in PACKAGES if (v := _version(n))} | {"torch": torch.__version__},
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+    }
+
+
+def collect(device: torch.device) -> dict[str, Any]:
+    """Facts about this process that a reader needs to judge or repeat what it computes on a device."""
+    import torch
+
+    from models.ops import resolve_backend
+
+    facts = software()
+    facts["packages"]["torch"] = torch.__version__  # which names its CUDA build
+    return facts | {
         "hardware": hardware(device),
         "settings": {
             "device": device.type,
             "dtype": "float32",
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
-            "tf32": torch.backends.cuda.matmul.allow_tf32,
+            "tf32_convolutions": torch.backends.cudnn.allow_tf32,
+            "tf32_matrix_products": torch.backends.cuda.matmul.allow_tf32,
             "threads": torch.get_num_threads(),
             "selective_scan": resolve_backend(None, torch.empty(0, device=device)),
         },
@@ -38,16 +49,19 @@ def collect(device: torch.device) -> dict[str, Any]:
 
 
 def code_state() -> dict[str, Any]:
-    """Commit of the checkout this package runs from and whether it was changed; nulls where it is no checkout."""
+    """Commit of the checkout this package runs from and whether it was changed; null for what is not known."""
     root = Path(__file__).resolve().parents[1]
     commit = _git(root, "rev-parse", "HEAD")
     if commit is None:
         return {"commit": None, "dirty": None}
-    return {"commit": commit, "dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no"))}
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
     """Processor, memory, and the accelerator in use."""
+    import torch
+
     facts: dict[str, Any] = {"cpu": _cpu_name(), "cores": os.cpu_count(), "system": platform.platform()}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
@@ -70,7 +84,9 @@ def _git(root: Path, *arguments: str) -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -11,12 +11,15 @@ A record is a folder ``results/<key>/``::
     log.txt         what happened when
 
 A record that says ``complete`` names the size and hash of the files it rests on. One whose files do not agree
-reads as ``damaged``, never as complete.
+(weights by their size, the others by their hash), or that lies under another key, reads as ``damaged``, never as
+complete.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.atomic import write_text
 from bench.errors import BenchError
+from bench.key import key_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +50,7 @@ class Record:
 
     Attributes:
         folder: where it lies.
-        content: ``record.json``.
+        content: ``record.json``; empty where it cannot be understood.
         faults: why it is damaged; empty where it is sound.
     """
 
@@ -66,8 +70,8 @@ class Record:
 
     @property
     def kind(self) -> str:
-        """``run`` for a training of ours, ``external`` for scored predictions from elsewhere."""
-        return str(self.content["kind"])
+        """``run`` for a training of ours, ``external`` for scored predictions from elsewhere; empty if unknown."""
+        return str(self.content.get("kind", ""))
 
     @property
     def weights(self) -> Path:
@@ -96,7 +100,7 @@ class OpenRecord:
             BenchError: the disk refuses; the record on disk is as it was.
         """
         content = {**self.content, **facts}
-        write_text(self.folder / "record.json", json.dumps(content, indent=1, default=str) + "\n")
+        write_text(self.folder / "record.json", json.dumps(content, indent=1) + "\n")
         self.content = content
 
     def write_split(self, split: Mapping[str, object]) -> None:
@@ -105,18 +109,12 @@ class OpenRecord:
 
     def write_cases(self, measured: Mapping[str, Sequence[RegionMeasurement]]) -> None:
         """Write the table of cases from the measurements by case id."""
-        lines = [",".join(CASE_COLUMNS)]
-        for case in sorted(measured):
-            for m in measured[case]:
-                numbers = (m.dice, m.hd95, m.prediction_mm3, m.reference_mm3)
-                lines.append(",".join([_quote(case), _quote(m.region), *(repr(float(n)) for n in numbers), m.empty]))
-        self._write("cases.csv", "\n".join(lines) + "\n")
+        rows = [{"case": case, **vars(m)} for case in sorted(measured) for m in measured[case]]
+        self._write("cases.csv", _csv(CASE_COLUMNS, rows))
 
     def write_history(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Write one line per epoch; every row has the same columns."""
-        lines = [",".join(rows[0])] if rows else []
-        lines += [",".join(repr(value) for value in row.values()) for row in rows]
-        self._write("history.csv", "\n".join(lines) + "\n")
+        self._write("history.csv", _csv(list(rows[0]) if rows else [], rows))
 
     def finish(self, status: str, **facts: Any) -> Record:
         """Close the record with a status; ``complete`` also states the hash of every file it rests on.
@@ -169,6 +167,8 @@ class Store:
             "status": "running",
         }
         content.pop("message", None)
+        if "provenance" in content:  # the attempts before this one may have run on another machine
+            content["earlier_attempts"] = [*content.get("earlier_attempts", []), content.pop("provenance")]
         record = OpenRecord(folder, content)
         record.update(**facts)
         return record
@@ -179,10 +179,9 @@ class Store:
         Raises:
             BenchError: the results folder cannot be written.
         """
-        text = json.dumps({"name": name, **facts}, sort_keys=True)
-        folder = self.root / hashlib.sha256(text.encode()).hexdigest()[:16]
-        content = {"schema": SCHEMA, "key": folder.name, "kind": "external", "job": {"model": name, **facts}}
-        record = OpenRecord(folder, content)
+        job = {"model": name, **facts}
+        folder = self.root / key_of(job)
+        record = OpenRecord(folder, {"schema": SCHEMA, "key": folder.name, "kind": "external", "job": job})
         record.update(status="running", started=now())
         return record
 
@@ -222,11 +221,17 @@ class Store:
         except (OSError, ValueError, AttributeError) as error:
             return Record(folder, {}, (f"{path} is no record: {error}",))
         if missing:
-            return Record(folder, content, (f"{path} lacks {', '.join(sorted(missing))}",))
+            return Record(folder, {}, (f"{path} lacks {', '.join(sorted(missing))}",))
         if content["schema"] > SCHEMA:
             return Record(folder, content, (f"{path} was written by a newer segmamba-bench; update this one",))
         if content["status"] not in STATUSES:
             return Record(folder, content, (f"{path} has the unknown status {content['status']!r}",))
+        if content["key"] != folder.name or content["key"] != key_of(content["job"]):
+            return Record(
+                folder,
+                {},
+                (f"{folder} holds the record of {content['key']}: a copy, or a changed job. Remove or rename it.",),
+            )
         if content["status"] == "complete":
             return Record(folder, content, tuple(_disagreements(folder, content.get("files", {}))))
         return Record(folder, content)
@@ -265,5 +270,9 @@ def _identity(path: Path) -> dict[str, Any]:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _quote(text: str) -> str:
-    return f'"{text.replace(chr(34), chr(34) * 2)}"' if any(c in text for c in ',"\n') else text
+def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

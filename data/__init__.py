@@ -7,6 +7,6 @@ costs no array library; the modules that read voxels do.
 # `data.card` is also a module. Its import comes first, so that the function keeps the name.
 from data.card import DatasetCard
 from data.errors import DataError
-from data.registry import card, names, open_dataset
+from data.registry import card, names, open_dataset, open_folder
 
-__all__ = ["DataError", "DatasetCard", "card", "names", "open_dataset"]
+__all__ = ["DataError", "DatasetCard", "card", "names", "open_dataset", "open_folder"]

@@ -92,14 +92,15 @@ class BratsDataset:
             DataError: there are none, or a channel is missing.
         """
         if not self.root.is_dir():
-            raise DataError(f"{self.root} is no folder; expected one case, or a folder of cases.")
+            raise DataError(f"{self.root} is no folder; expected the folder of one case, or a folder of such folders.")
         folders = [folder for folder in (self.root, *_folders(self.root)) if _has_image(folder, self.card)]
         if not folders:
             raise DataError(
                 f"{self.root}: found no images to segment; expected ID-{self.card.channels[0]}.nii.gz and so on for "
                 f"{', '.join(self.card.channels)}, in this folder or in one folder per case."
             )
-        return [case_from_folder(folder, self.card) for folder in folders]
+        # A segmentation that lies there is somebody else's business.
+        return [replace(case_from_folder(folder, self.card), label=None) for folder in folders]
 
     def read(self, case: CaseFiles) -> Volume:
         """Read one case, see `data.dataset.read_case`."""

@@ -82,7 +82,7 @@ class Dataset(Protocol):
         """
 
     def inputs(self) -> list[CaseFiles]:
-        """The cases to segment, sorted by identifier: the folder may be one case or hold several, of any name.
+        """The cases to segment, sorted by folder and without labels: the root may be one case or hold several.
 
         Raises:
             DataError: there are none, or a channel is missing.
@@ -188,7 +188,7 @@ def _compare(inspection: Inspection, field: str, geometry: Geometry, grid: Geome
     if geometry.shape != grid.shape:
         found, expected = (f"shape (x, y, z) = {shape[::-1]}" for shape in (geometry.shape, grid.shape))
         inspection.add(field, found, f"{expected}, as {reference}", mend)
-    elif (distance := _displacement_mm(geometry, grid)) > AFFINE_TOLERANCE_MM:
+    elif (distance := displacement_mm(geometry, grid)) > AFFINE_TOLERANCE_MM:
         inspection.add(
             field,
             f"an affine that puts voxels up to {distance:.4g} mm away from where {reference} has them",
@@ -197,7 +197,7 @@ def _compare(inspection: Inspection, field: str, geometry: Geometry, grid: Geome
         )
 
 
-def _displacement_mm(one: Geometry, other: Geometry) -> float:
+def displacement_mm(one: Geometry, other: Geometry) -> float:
     """Largest distance between the places that two geometries of one shape give to the same voxel."""
     # The difference of two affine maps is affine, so its norm is largest at a corner of the grid.
     corners = itertools.product(*((0, size - 1) for size in reversed(one.shape)))

@@ -40,11 +40,12 @@ def file_checksum(path: Path) -> str:
     """
     try:
         with path.open("rb") as file:
+            crc, size = 0, 0
             if path.suffix == ".gz" and path.stat().st_size >= _SMALLEST_GZIP:
                 file.seek(-8, 2)
                 crc, size = struct.unpack("<II", file.read(8))
-            else:
-                crc, size = 0, 0
+                file.seek(0)
+            if not size:  # not gzip, or one of the block formats that end in an empty block
                 while chunk := file.read(_CHUNK):
                     crc, size = zlib.crc32(chunk, crc), size + len(chunk)
             return f"{crc:08x} {size}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
+import uuid
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,14 +32,27 @@ PREPARATION_VERSION = 1
 _FOREGROUND_VOXELS_PER_LABEL = 10_000
 
 
+class _InBox:
+    """What is known in a box of a larger grid."""
+
+    box: Box
+    geometry: Geometry
+
+    def uncrop(self, label: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Put a label map of the box, (d, h, w), back into the original grid, (D, H, W); outside is background."""
+        full = np.zeros(self.geometry.shape, dtype=np.uint8)
+        full[tuple(slice(start, stop) for start, stop in self.box)] = label
+        return full
+
+
 @dataclass(frozen=True)
-class PreparedCase:
-    """One case ready for patches and for full-volume inference.
+class PreparedCase(_InBox):
+    """One case in memory, ready for full-volume inference.
 
     Attributes:
         id: the case's identifier.
-        image: (C, D, H, W) float32, cropped and normalised; memory-mapped, read-only.
-        label: (D, H, W) uint8 in the same box, or None; memory-mapped, read-only.
+        image: (C, D, H, W) float32, cropped and normalised.
+        label: (D, H, W) uint8 in the same box, or None.
         foreground: label value to an (N, 3) int array of voxels (d, h, w) inside the box.
         box: start and stop of the crop on each axis of the original grid.
         geometry: of the original grid.
@@ -52,11 +65,40 @@ class PreparedCase:
     box: Box
     geometry: Geometry
 
-    def uncrop(self, label: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Put a label map of the box, (d, h, w), back into the original grid, (D, H, W); outside is background."""
-        full = np.zeros(self.geometry.shape, dtype=np.uint8)
-        full[tuple(slice(start, stop) for start, stop in self.box)] = label
-        return full
+
+@dataclass(frozen=True)
+class StoredCase(_InBox):
+    """The same case on disk. Its arrays are memory maps opened anew at each access and read-only.
+
+    A thousand cases held open would exceed the number of files that a process may have, and this way a case that
+    goes to a worker process is a path and not its voxels.
+
+    Attributes:
+        id, box, geometry: as `PreparedCase`.
+        folder: where the arrays lie.
+    """
+
+    id: str
+    folder: Path
+    box: Box
+    geometry: Geometry
+
+    @property
+    def image(self) -> NDArray[np.float32]:
+        """(C, D, H, W) float32."""
+        return cast(NDArray[np.float32], np.load(self.folder / "image.npy", mmap_mode="r"))
+
+    @property
+    def label(self) -> NDArray[np.uint8] | None:
+        """(D, H, W) uint8, or None."""
+        path = self.folder / "label.npy"
+        return cast(NDArray[np.uint8], np.load(path, mmap_mode="r")) if path.exists() else None
+
+    @property
+    def foreground(self) -> dict[int, NDArray[np.int32]]:
+        """Label value to an (N, 3) int array of voxels (d, h, w)."""
+        with np.load(self.folder / "foreground.npz") as stored:
+            return {int(value): stored[value] for value in stored.files}
 
 
 def prepare_volume(case_id: str, volume: Volume, normalisation: Normalisation) -> PreparedCase:
@@ -88,21 +130,21 @@ def prepare_volume(case_id: str, volume: Volume, normalisation: Normalisation) -
     )
 
 
-def prepare_case(dataset: Dataset, case: CaseFiles, folder: Path, normalisation: Normalisation) -> PreparedCase:
+def prepare_case(dataset: Dataset, case: CaseFiles, folder: Path, normalisation: Normalisation) -> StoredCase:
     """Return the prepared case from ``folder``, making it there first if it is missing or its files changed.
 
     Raises:
-        DataError: a source file is damaged, or the disk cannot take the arrays; nothing half-written stays.
+        DataError: a source file is damaged, or the disk cannot take or give the arrays; nothing half-written stays.
     """
     source = _source_hash(case, normalisation)
     target = folder / case.id
     stored = _load(case.id, target, source)
-    if stored is not None:
-        return stored
-    prepared = prepare_volume(case.id, dataset.read(case), normalisation)
-    _write(prepared, target, source)
-    # From the maps on disk, so that memory does not fill with whole volumes.
-    return _load(case.id, target, source) or prepared
+    if stored is None:
+        _write(prepare_volume(case.id, dataset.read(case), normalisation), target, source)
+        stored = _load(case.id, target, source)
+    if stored is None:
+        raise DataError(f"{target} was written but cannot be read back; check the disk, or set BENCH_CACHE_DIR.")
+    return stored
 
 
 def prepare(
@@ -111,7 +153,7 @@ def prepare(
     folder: Path,
     normalisation: Normalisation,
     on_case: Callable[[str], None] | None = None,
-) -> dict[str, PreparedCase]:
+) -> dict[str, StoredCase]:
     """Prepare cases, reusing what an earlier call left in ``folder``; returns them by id.
 
     Args:
@@ -178,7 +220,8 @@ def _write(prepared: PreparedCase, target: Path, source: str) -> None:
     scratch = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        scratch = target.parent / f".{target.name}-{uuid.uuid4().hex}"
+        scratch.mkdir()
         np.save(scratch / "image.npy", prepared.image)
         if prepared.label is not None:
             np.save(scratch / "label.npy", prepared.label)
@@ -199,20 +242,15 @@ def _write(prepared: PreparedCase, target: Path, source: str) -> None:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _load(case_id: str, target: Path, source: str) -> PreparedCase | None:
+def _load(case_id: str, target: Path, source: str) -> StoredCase | None:
     """The stored case; None where there is none, it was made from other files, or it is damaged."""
     try:
         facts = json.loads((target / "case.json").read_text())
         if facts["source"] != source:
             return None
-        with np.load(target / "foreground.npz") as stored:
-            foreground = {int(value): stored[value] for value in stored.files}
-        label = target / "label.npy"
-        return PreparedCase(
+        stored = StoredCase(
             id=case_id,
-            image=np.load(target / "image.npy", mmap_mode="r"),
-            label=np.load(label, mmap_mode="r") if label.exists() else None,
-            foreground=foreground,
+            folder=target,
             box=cast(Box, tuple((start, stop) for start, stop in facts["box"])),
             geometry=Geometry(
                 affine=np.array(facts["affine"]),
@@ -221,5 +259,10 @@ def _load(case_id: str, target: Path, source: str) -> PreparedCase | None:
                 label_dtype=facts["label_dtype"],
             ),
         )
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        # Opening each array once tells a truncated one now rather than in the middle of a training.
+        whole = stored.image.ndim == 4 and stored.label is not None and stored.foreground is not None
+    except (FileNotFoundError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         return None
+    except OSError as error:
+        raise DataError(f"cannot read the prepared case {target}: {error.strerror}. Check the folder.") from error
+    return stored if whole else None

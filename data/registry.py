@@ -53,6 +53,15 @@ def open_dataset(name: str, root: Path | None = None, on_case: Callable[[str], N
     return source.open(locate(name, root, source.card.how_to_obtain))
 
 
+def open_folder(name: str, folder: Path) -> Dataset:
+    """Open a folder as the dataset of that name: cases to segment, wherever they lie.
+
+    Raises:
+        DataError: there is no dataset of that name.
+    """
+    return _source(name).open(folder)
+
+
 def _source(name: str) -> DatasetSource:
     # Built-in ones first: looking for plug-ins walks over everything that is installed.
     known = _built_in()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data.prepare import PreparedCase
+from data.prepare import PreparedCase, StoredCase
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class PatchSampler:
 
     def __init__(
         self,
-        cases: Sequence[PreparedCase],
+        cases: Sequence[PreparedCase | StoredCase],
         *,
         patch_size: tuple[int, int, int],
         batch_size: int,
@@ -73,10 +73,12 @@ class PatchSampler:
     def _sample(self, step: int, index: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         random = np.random.default_rng([self._seed, step, index])
         case = self._cases[int(random.integers(len(self._cases)))]
-        assert case.label is not None
-        shape = case.label.shape
-        if self._on_foreground(step, index) and case.foreground:
-            voxels = case.foreground[random.choice(sorted(case.foreground))]
+        image, label = case.image, case.label
+        assert label is not None
+        shape = label.shape
+        foreground = case.foreground if self._on_foreground(step, index) else {}
+        if foreground:
+            voxels = foreground[random.choice(sorted(foreground))]
             centre = voxels[random.integers(len(voxels))]
             wanted = centre - np.array(self._patch_size) // 2
         else:
@@ -87,12 +89,12 @@ class PatchSampler:
         window = tuple(
             slice(start, start + p) for start, p in zip(np.clip(wanted, 0, room), self._patch_size, strict=True)
         )
-        image = _pad(case.image[(slice(None), *window)], (case.image.shape[0], *self._patch_size))
-        label = _pad(case.label[window], self._patch_size)
+        image_patch = _pad(image[(slice(None), *window)], (image.shape[0], *self._patch_size))
+        label_patch = _pad(label[window], self._patch_size)
         if self._mirror:
             axes = tuple(axis for axis in (-3, -2, -1) if random.random() < 0.5)
-            image, label = np.flip(image, axes), np.flip(label, axes)
-        return image, label
+            image_patch, label_patch = np.flip(image_patch, axes), np.flip(label_patch, axes)
+        return image_patch, label_patch
 
     def _on_foreground(self, step: int, index: int) -> bool:
         drawn = step * self._batch_size + index

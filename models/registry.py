@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -104,6 +104,15 @@ def card(name: str) -> ModelCard:
 def options(name: str) -> dict[str, object]:
     """The options of the network `name` with their defaults. Raises ModelError if there is no such network."""
     return dict(_entry(name).options)
+
+
+def resolve_options(name: str, given: Mapping[str, object]) -> dict[str, object]:
+    """All options of the network `name`: the given ones, checked, and the defaults of the others.
+
+    Raises:
+        ModelError: there is no such network or option, or a value is of another type than its default.
+    """
+    return check_options(name, _entry(name).options, given)
 
 
 def _entry(name: str) -> _Entry:

@@ -44,6 +44,3 @@ def main() -> None:
     except (BenchError, DataError, ModelError) as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped\n")
-        sys.exit(130)

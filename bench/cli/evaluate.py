@@ -33,5 +33,7 @@ def evaluate(
     pairs = match_files(predictions, references)
     with tempfile.TemporaryDirectory() as scratch:
         store = Store(results if name else Path(scratch))
-        record = record_external(name or predictions.name, pairs, card, convention, store, ConsoleWatcher())
+        record = record_external(
+            name or predictions.name, predictions, pairs, card, convention, store, ConsoleWatcher()
+        )
         typer.echo(render([make_table(group) for group in group_records([record])], "text"), nl=False)

@@ -26,6 +26,9 @@ Changes = Annotated[
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1; by default the GPU if there is one.")]
 
 
+_SEEDS = 2**32  # numpy takes no larger seed
+
+
 def split_names(values: list[str]) -> list[str]:
     """``["a,b", "c"]`` to ``["a", "b", "c"]``, without repeats."""
     names = [name.strip() for value in values for name in value.split(",") if name.strip()]
@@ -39,6 +42,8 @@ def parse_seeds(text: str) -> list[int]:
         BenchError: not whole numbers from 0.
     """
     parts = split_names([text])
-    if not parts or not all(part.isdecimal() for part in parts):
-        raise BenchError(f"--seed {text!r}: expected whole numbers from 0, separated by commas, e.g. --seed 0,1,2")
+    if not parts or not all(part.isdecimal() and int(part) < _SEEDS for part in parts):
+        raise BenchError(
+            f"--seed {text!r}: expected whole numbers from 0 to {_SEEDS - 1}, separated by commas, e.g. --seed 0,1,2"
+        )
     return [int(part) for part in parts]

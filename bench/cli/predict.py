@@ -29,7 +29,7 @@ def predict(
     from bench.store import Store
 
     predictor = Predictor(Store(results).find(run), choose_device(device))
-    dataset = data.open_dataset(predictor.card.name, input_)
+    dataset = data.open_folder(predictor.card.name, input_)
     cases = output_files(dataset.inputs(), output)
     with stop_on_signal() as stop:
         try:

@@ -34,24 +34,26 @@ def run(
 
     Several models or seeds make a grid. What is complete already is not run again; what was interrupted goes on.
     """
+    import torch
+
     import data
     from bench.engine.device import choose_device, choose_workers
     from bench.engine.interrupt import stop_on_signal
     from bench.engine.network import build_network
     from bench.engine.run import RunOptions, run_job
-    from bench.plan import expand_models, make_plan
+    from bench.plan import choose_models, make_plan
     from bench.progress import ConsoleWatcher
     from bench.protocol import load_protocol
     from bench.schedule.inline import run_inline
     from bench.store import Store, describe
 
     seeds = parse_seeds(seed)
-    names = expand_models(split_names(model))
     card = data.card(dataset)
     shared = load_protocol(protocol or ("demo" if card.synthetic else "paper"), set_)
-    for name in names:
-        build_network(name, shared.model_options.get(name, {}), card, shared.data.patch_size, "meta")
+    names = choose_models(split_names(model), shared)
     chosen = choose_device(device)
+    for name in names:  # what cannot be built is said now, not after the others have trained for days
+        build_network(name, shared.model_options.get(name, {}), card, shared.data.patch_size, torch.device("cpu"))
     options = RunOptions(chosen, choose_workers(workers, chosen), predictions)
     watcher = ConsoleWatcher()
     store = Store(results)

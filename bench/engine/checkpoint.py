@@ -46,7 +46,7 @@ def save_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimiz
         "progress": asdict(state),
         "random": {
             "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
         },
     }
     # Through memory, since torch's writer turns a full disk into an error that does not say so.
@@ -63,32 +63,53 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
         BenchError: the file is missing, truncated, or no checkpoint.
     """
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        content = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise BenchError(
-            f"there are no weights at {path}. A published record may come without them; run the same job again "
-            "to train them."
+            f"there are no weights at {path}; a published record may come without them. Run the same job again to "
+            "train them."
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise BenchError(f"{path} is damaged: {reason}.") from error
+    if not isinstance(content, dict) or not {"model", "optimiser", "progress", "random"} <= content.keys():
+        raise BenchError(f"{path} is damaged: it is no checkpoint of a training.")
+    return content
+
+
+def load_weights(content: dict[str, Any], model: nn.Module, path: Path) -> None:
+    """Put a checkpoint's weights into a model.
+
+    Raises:
+        BenchError: they are those of another network; the model is as it was.
+    """
+    found = {name: tuple(tensor.shape) for name, tensor in content["model"].items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if found != expected:
+        differing = sorted(name for name in found.keys() | expected if found.get(name) != expected.get(name))
         raise BenchError(
-            f"{path} is damaged: {reason}. Expected the checkpoint of a training. Restore the "
-            "file from a backup, or delete it and run the same job again to train anew."
-        ) from error
-
-
-def restore(content: dict[str, Any], model: nn.Module, optimiser: torch.optim.Optimizer) -> TrainingState:
-    """Put a checkpoint's state into model, optimiser and random generators."""
+            f"{path} holds the weights of another network: {len(differing)} of {len(expected)} parameters differ in "
+            f"name or shape, the first: {differing[0]}."
+        )
     model.load_state_dict(content["model"])
+
+
+def restore(content: dict[str, Any], model: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> TrainingState:
+    """Put a checkpoint's state into model, optimiser and random generators.
+
+    Raises:
+        BenchError: as `load_weights`.
+    """
+    load_weights(content, model, path)
     optimiser.load_state_dict(content["optimiser"])
     torch.set_rng_state(content["random"]["torch"].cpu())
-    if content["random"]["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([state.cpu() for state in content["random"]["cuda"]])
+    if content["random"]["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(content["random"]["cuda"].cpu())
     return TrainingState(**content["progress"])
 
 
 def seed_everything(seed: int) -> None:
-    """Seed every generator that a network's construction or training may draw from."""
+    """Seed every generator that a network may draw from while it is built."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - third-party networks may draw from the global generator
+    np.random.seed(seed)  # noqa: NPY002 - third-party networks may draw from the global generator
     torch.manual_seed(seed)

@@ -17,7 +17,7 @@ from bench.progress import Watcher
 from bench.protocol import Protocol
 from data.errors import DataError
 from data.nifti import read_label, write_label
-from data.prepare import PreparedCase
+from data.prepare import StoredCase
 from data.volume import CaseFiles
 
 Measured = dict[str, list[RegionMeasurement]]
@@ -27,7 +27,7 @@ def evaluate(
     model: nn.Module,
     regions: Mapping[str, tuple[int, ...]],
     cases: Sequence[CaseFiles],
-    prepared: dict[str, PreparedCase],
+    prepared: dict[str, StoredCase],
     protocol: Protocol,
     *,
     device: torch.device,

@@ -17,15 +17,17 @@ def build_network(
     options: Mapping[str, Any],
     card: DatasetCard,
     patch_size: tuple[int, int, int],
-    device: torch.device | str,
+    device: torch.device,
 ) -> nn.Module:
-    """The registered network with one input per channel and one output per class of the dataset.
+    """The registered network, with one input per channel and one output per class of the dataset.
+
+    It is initialised on the CPU, so that a seed means the same weights on every device.
 
     Raises:
         models.ModelError: an unknown model or option, or a patch size it does not take.
     """
-    with torch.device("meta" if str(device) == "meta" else "cpu"):
-        model = models.create(
-            name, in_channels=len(card.channels), out_channels=card.classes, image_size=patch_size, **options
-        )
+    resolved = models.resolve_options(name, options)
+    model = models.create(
+        name, in_channels=len(card.channels), out_channels=card.classes, image_size=patch_size, **resolved
+    )
     return model.to(device)

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 import data
-from bench.engine.checkpoint import load_checkpoint
+from bench.engine.checkpoint import load_checkpoint, load_weights
 from bench.engine.infer import predict_label
 from bench.engine.interrupt import StopRequest
 from bench.engine.network import build_network
@@ -36,22 +37,25 @@ class Predictor:
     """
 
     def __init__(self, record: Record, device: torch.device) -> None:
-        if record.kind != "run" or record.status != "complete":
-            faults = "; ".join(record.faults)
+        if record.kind == "external":
+            raise BenchError(f"{record.folder} holds predictions from elsewhere, so there is no network to run")
+        if record.status != "complete":
+            faults = "".join(f"\n{fault}" for fault in record.faults)
             raise BenchError(
-                f"{record.folder} is {record.status}{': ' + faults if faults else ''}; expected a complete run. "
-                "Run the same job again to finish it."
+                f"{record.folder} is {record.status}; expected a complete run. Run the same job again.{faults}"
             )
         job = record.content["job"]
         self.card: DatasetCard = data.card(job["dataset"])
-        self._data = DataFields.model_validate(job["protocol"]["data"])
-        self._infer = InferFields.model_validate(job["protocol"]["infer"])
+        try:
+            self._data = DataFields.model_validate(job["protocol"]["data"])
+            self._infer = InferFields.model_validate(job["protocol"]["infer"])
+        except ValidationError as error:
+            raise BenchError(f"{record.folder} holds a protocol that this version does not know: {error}") from error
         self._device = device
-        weights = load_checkpoint(record.weights, device)
         self._model: nn.Module = build_network(
             job["model"], job["model_options"], self.card, self._data.patch_size, device
         )
-        self._model.load_state_dict(weights["model"])
+        load_weights(load_checkpoint(record.weights, device), self._model, record.weights)
 
     def predict(self, dataset: Dataset, cases: Mapping[Path, CaseFiles], watcher: Watcher, stop: StopRequest) -> None:
         """Segment each case into the file it is listed under: the case's grid and affine, the dataset's labels.

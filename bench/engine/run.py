@@ -20,7 +20,7 @@ from bench.engine.evaluate import Measured, evaluate, mean_dice, means
 from bench.engine.interrupt import Interrupted, StopRequest
 from bench.engine.memory import peak, reset_peak
 from bench.engine.network import build_network
-from bench.engine.train import LossIsNotFinite, train
+from bench.engine.train import Diverged, train
 from bench.errors import BenchError
 from bench.job import Job
 from bench.progress import Watcher
@@ -28,8 +28,9 @@ from bench.provenance import collect
 from bench.store import WEIGHTS, OpenRecord, Record, Store
 from data.dataset import Dataset
 from data.errors import DataError
+from data.fingerprint import file_checksum
 from data.locate import cache_root
-from data.prepare import PreparedCase, prepare
+from data.prepare import StoredCase, prepare
 from data.sampling import PatchSampler
 from data.volume import CaseFiles
 from models.errors import ModelError
@@ -68,7 +69,7 @@ def run_job(
         provenance=collect(options.device),
         data=_describe_data(dataset),
         default_options=models.options(job.model),
-        test_cases=list(job.split.test),
+        references=_references(job, dataset),
     )
     with _log_to(record.folder / "log.txt") as log:
         log.info("begin %s on %s, seed %s", job.model, job.dataset, job.seed)
@@ -81,7 +82,7 @@ def run_job(
                 "stopped on request; run the same command again to go on",
                 {},
             )
-        except LossIsNotFinite as error:
+        except Diverged as error:
             status, message, facts = "nan", str(error), {}
         except (DataError, ModelError, BenchError) as error:
             status, message, facts = "failed", str(error), {}
@@ -141,6 +142,7 @@ def _carry_out(
         stop=stop,
     )
     record.write_history(state.history)
+    record.update(memory=_larger(record.content.get("memory", {}), peak(options.device)))
 
     started = time.monotonic()
     measured = score(
@@ -151,8 +153,8 @@ def _carry_out(
     facts |= {
         "results": means(measured),
         "mean_dice": mean_dice(measured),
-        "times": {"train_s": state.seconds, "test_s": time.monotonic() - started},
-        "memory": peak(options.device),
+        "times": {"train_s": state.seconds, "last_test_s": time.monotonic() - started},
+        "memory": _larger(record.content["memory"], peak(options.device)),
     }
     _report(facts, watcher)
     return facts
@@ -160,7 +162,7 @@ def _carry_out(
 
 def _prepare(
     job: Job, dataset: Dataset, files: dict[str, CaseFiles], watcher: Watcher, stop: StopRequest
-) -> dict[str, PreparedCase]:
+) -> dict[str, StoredCase]:
     needed = [files[case] for case in (*job.split.train, *job.split.test)]
     normalise = job.protocol.data.normalise
     folder = cache_root() / "prepared" / f"{job.dataset}-{job.data_fingerprint[:16]}-{normalise}"
@@ -193,6 +195,17 @@ def _describe_data(dataset: Dataset) -> dict[str, Any]:
     card = dataset.card
     regions = {region: list(labels) for region, labels in card.regions.items()}
     return {"root": str(dataset.root), "title": card.title, "regions": regions, "synthetic": card.synthetic}
+
+
+def _larger(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    """The larger of each number: a job that was interrupted took the most memory of its attempts."""
+    return {name: max(one.get(name, 0), value) for name, value in other.items()}
+
+
+def _references(job: Job, dataset: Dataset) -> dict[str, str]:
+    """Checksum of each test case's reference, by which predictions from elsewhere are known to be of the same."""
+    labels = {case.id: case.label for case in dataset.cases()}
+    return {case: file_checksum(label) for case in job.split.test if (label := labels[case]) is not None}
 
 
 def _is_out_of_memory(error: Exception) -> bool:

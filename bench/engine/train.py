@@ -22,8 +22,8 @@ from data.sampling import PatchSampler
 _CHECKPOINT_INTERVAL_S = 600.0
 
 
-class LossIsNotFinite(ArithmeticError):
-    """The loss became NaN or infinite."""
+class Diverged(ArithmeticError):
+    """The loss or a weight became NaN or infinite."""
 
 
 class _Patches(Dataset[tuple[Tensor, Tensor]]):
@@ -67,7 +67,7 @@ def train(
         stop: asks for an end; the state is saved before `Interrupted` is raised.
 
     Raises:
-        LossIsNotFinite: the loss is NaN or infinite.
+        Diverged: the loss or a weight is NaN or infinite.
         Interrupted: ``stop`` was requested.
         BenchError: the disk refuses.
     """
@@ -85,8 +85,6 @@ def train(
         batch_size=None,
         sampler=range(state.step, total),
         num_workers=workers,
-        # Forked workers share the memory maps; any other start would copy the whole dataset into each.
-        multiprocessing_context="fork" if workers else None,
         pin_memory=device.type == "cuda",
         # A loader draws a seed when it starts; from a generator of its own, a resumed training's stays in step.
         generator=torch.Generator(),
@@ -100,21 +98,23 @@ def train(
             rate = fields.learning_rate * (1 - state.step / total) ** fields.poly_power
             loss = _step(model, optimiser, image.to(device), label.to(device), rate, fields.clip_norm)
             if not math.isfinite(loss):
-                raise LossIsNotFinite(f"the loss is {loss} at step {state.step}, learning rate {rate:.3g}")
+                raise Diverged(f"the loss is {loss} at step {state.step}, learning rate {rate:.3g}")
             ended = time.monotonic()
             state.step += 1
             state.seconds += ended - arrived
             state.pending.append((loss, ended - started, started - arrived))
-            arrived = ended
             bar.advance(f"loss {loss:.4f}, {ended - started:.2f} s a step")
             if state.step % fields.steps_per_epoch == 0 or state.step == total:
                 _close_epoch(state, rate)
                 record.write_history(state.history)
             if state.step == total or stop.requested or ended - saved > _CHECKPOINT_INTERVAL_S:
+                if not all(torch.isfinite(p).all() for p in model.parameters()):
+                    raise Diverged(f"weights are not finite after step {state.step}, learning rate {rate:.3g}")
                 save_checkpoint(checkpoint, model, optimiser, state)
                 saved = time.monotonic()
             if stop.requested and state.step < total:
                 raise Interrupted
+            arrived = time.monotonic()
     return state
 
 
@@ -155,7 +155,7 @@ def _resume(
     if not checkpoint.exists():
         return fresh
     try:
-        state = restore(load_checkpoint(checkpoint, device), model, optimiser)
+        state = restore(load_checkpoint(checkpoint, device), model, optimiser, checkpoint)
     except BenchError as error:
         aside = checkpoint.with_suffix(".damaged")
         checkpoint.replace(aside)

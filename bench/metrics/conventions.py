@@ -4,14 +4,13 @@ Dice is 0/0 and a surface distance has no meaning on an empty mask, so every pub
 for these cases, and the rules differ. Here the rule has a name, and the name stands under every table.
 """
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from bench.errors import BenchError
+from bench.errors import BenchError, unknown
 
 EmptyState = Literal["neither", "prediction", "reference", "both"]
 """Which of the two masks are empty; `both` is a true negative."""
@@ -62,9 +61,5 @@ def convention(name: str) -> Convention:
         BenchError: there is none; the message suggests the nearest and lists all.
     """
     if name not in CONVENTIONS:
-        nearest = difflib.get_close_matches(str(name), CONVENTIONS, n=1)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        raise BenchError(
-            f"There is no empty-mask convention {name!r}.{hint} Expected one of: {', '.join(CONVENTIONS)}."
-        )
+        raise BenchError(unknown("empty-mask convention", str(name), list(CONVENTIONS)))
     return CONVENTIONS[name]

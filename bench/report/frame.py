@@ -33,8 +33,8 @@ class Group:
 def group_records(records: Iterable[Record]) -> list[Group]:
     """Sort records into tables; two protocols, splits or versions of a dataset never share one.
 
-    Predictions from elsewhere join every group with the same dataset, convention and test cases. Where there is
-    none they form a group of their own.
+    Predictions from elsewhere join every group with the same dataset, convention and references of the test cases.
+    Where there is none they form a group of their own.
     """
     runs: dict[str, list[Record]] = {}
     external = []
@@ -54,7 +54,8 @@ def group_records(records: Iterable[Record]) -> list[Group]:
     for record in external:
         if record.key not in placed:
             job = record.content["job"]
-            alone.setdefault(json.dumps([job["dataset"], job["convention"], job["cases"]]), []).append(record)
+            same = [job["dataset"], job["convention"], job["references"]]
+            alone.setdefault(json.dumps(same, sort_keys=True), []).append(record)
     return joined + [_external_group(found) for found in alone.values()]
 
 
@@ -85,12 +86,12 @@ def _external_group(records: list[Record]) -> Group:
 
 
 def _with_external(group: Group, external: list[Record]) -> Group:
-    tested = next((set(r.content["test_cases"]) for r in group.records if "test_cases" in r.content), None)
+    references = group.records[0].content.get("references")
     fitting = [
         record
         for record in external
         if record.content["job"]["dataset"] == group.dataset
         and record.content["job"]["convention"] == group.convention
-        and set(record.content["job"]["cases"]) == tested
+        and record.content["job"]["references"] == references
     ]
     return Group(group.dataset, group.data_fingerprint, group.protocol, group.convention, (*group.records, *fitting))

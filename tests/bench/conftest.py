@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import models
 from bench.job import Job
 from bench.metrics import RegionMeasurement
 from bench.protocol import load_protocol
@@ -33,7 +34,9 @@ def make_job() -> Callable[..., Job]:
     ) -> Job:
         ids = [f"BraTS-PHA-{n:05d}-000" for n in range(cases + 2)]
         split = Split(train=tuple(ids[:2]), validation=(), test=tuple(ids[2:]), seed=42)
-        return Job(model, "phantom", fingerprint, load_protocol(preset, changes), split, seed)
+        protocol = load_protocol(preset, changes)
+        options = models.resolve_options(model, protocol.model_options.get(model, {}))
+        return Job(model, options, "phantom", fingerprint, protocol, split, seed)
 
     return make
 
@@ -71,7 +74,7 @@ def complete_record(
             made,
             data={"regions": {"WT": [1, 2, 3], "TC": [1, 3], "ET": [3]}, "synthetic": True},
             default_options={"feat_size": [48, 96, 192, 384]},
-            test_cases=list(made.split.test),
+            references={case: case for case in made.split.test},
         )
         record.write_split(made.split.to_dict())
         record.write_cases(measured(cases, dice, seed=made.seed))

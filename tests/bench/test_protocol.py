@@ -74,6 +74,8 @@ def test_the_title_lists_real_changes_only() -> None:
         ("data.patch_size=big", ["data.patch_size=big"]),
         ("infer.overlap=1", ["infer.overlap=1", "less than 1"]),
         ("infer.mirror_axes=3", ["infer.mirror_axes=3"]),
+        ("infer.mirror_axes=0,0", ["infer.mirror_axes=0,0", "once"]),
+        ("train.steps=99999999999999999999999999", ["train.steps", "less than"]),
         ("split.train=0.9", ["sum to 1.2", "expected 1"]),
         ("evaluate.convention=brat", ["evaluate.convention=brat", "'brats'"]),
         ("steps", ["expected FIELD=VALUE"]),
@@ -99,3 +101,23 @@ def test_an_unknown_preset_suggests_the_nearest() -> None:
 
 def test_every_field_is_described() -> None:
     assert all(len(text) > 10 for text in fields().values())
+
+
+@pytest.mark.parametrize("preset", preset_names())
+@pytest.mark.parametrize(
+    "change",
+    [
+        "infer.mirror_axes=none",
+        "infer.mirror_axes=2,0",
+        "train.clip_norm=none",
+        "train.clip_norm=3",
+        "train.steps=9",
+        "train.epochs=9",
+        "data.patch_size=64,48,32",
+        "evaluate.untrained=true",
+        "evaluate.convention=segmamba",
+    ],
+)
+def test_what_the_title_says_can_be_typed_back(preset: str, change: str) -> None:
+    changed = load_protocol(preset, [change])
+    assert load_protocol(preset, changed.changes) == changed

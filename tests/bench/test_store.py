@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,7 @@ def test_the_key_is_of_everything_that_matters_and_nothing_else(make_job: Callab
     assert len({key, *(job.key for job in others)}) == len(others) + 1
     assert make_job(changes=("model_options.unetr.num_heads=3",)).key == key, "another model's option"
     assert make_job(changes=("data.patch_size=32",)).key == key, "a change to the value that was there"
+    assert make_job(changes=("model_options.segmamba.d_state=16",)).key == key, "a default, spelt out"
 
 
 @pytest.mark.parametrize("status", ["running", "interrupted", "failed", "oom", "nan"])
@@ -123,14 +125,31 @@ def test_a_newer_schema_is_told_apart_from_damage_and_left_alone(
     assert json.loads(path.read_text())["schema"] == 99
 
 
+def test_a_copied_record_is_not_another_seed(tmp_path: Path, complete_record: Make) -> None:
+    record = complete_record(tmp_path)
+    shutil.copytree(record.folder, tmp_path / f"{record.key}.bak")
+    statuses = {record.key: record.status for record in Store(tmp_path).records()}
+    assert statuses == {record.key: "complete", f"{record.key}.bak": "damaged"}
+
+
+def test_a_record_whose_job_was_changed_by_hand_is_damaged(tmp_path: Path, complete_record: Make) -> None:
+    path = complete_record(tmp_path).folder / "record.json"
+    content = json.loads(path.read_text())
+    content["job"]["seed"] = 7
+    path.write_text(json.dumps(content))
+    assert Store(tmp_path).records()[0].status == "damaged"
+
+
 def test_opening_a_job_again_keeps_what_the_first_attempt_found(tmp_path: Path, make_job: Callable[..., Job]) -> None:
     store = Store(tmp_path)
-    first = store.open_run(make_job(), untrained={"mean_dice": 0.1})
+    first = store.open_run(make_job(), untrained={"mean_dice": 0.1}, provenance={"hardware": "one"})
     first.finish("interrupted", message="stopped")
-    again = store.open_run(make_job())
+    again = store.open_run(make_job(), provenance={"hardware": "two"})
     assert again.content["untrained"] == {"mean_dice": 0.1}
     assert again.content["started"] == first.content["started"]
     assert "message" not in again.content
+    assert again.content["earlier_attempts"] == [{"hardware": "one"}]
+    assert again.content["provenance"] == {"hardware": "two"}
     assert again.content["status"] == "running"
 
 

@@ -66,11 +66,49 @@ def test_what_cannot_be_predicted_says_why(bench: Callable, run_key: str, phanto
     (tmp_path / "empty").mkdir()
     assert "no images to segment" in bench("predict", run_key, tmp_path / "empty", tmp_path / "out", *results).err
     missing = bench("predict", run_key, tmp_path / "nowhere", tmp_path / "out", *results)
-    assert (missing.status, "nowhere" in missing.err) == (2, True)
+    assert missing.status == 2
+    assert "nowhere is no folder" in missing.err
     Store(tmp_path / "results").find(run_key).weights.unlink()
     answer = bench("predict", run_key, phantoms, tmp_path / "out", *results)
     assert answer.status == 2
     assert "no weights" in answer.err
+
+
+def test_a_segmentation_beside_the_images_is_not_read(
+    bench: Callable, run_key: str, phantoms: Path, tmp_path: Path
+) -> None:
+    case = tmp_path / "BraTS-PHA-00001-000"
+    shutil.copytree(phantoms / case.name, case)
+    (case / f"{case.name}-seg.nii.gz").write_bytes(b"no NIfTI at all")
+    answer = bench("predict", run_key, case, tmp_path / "out", "--results", tmp_path / "results")
+    assert answer.status == 0, answer.err
+
+
+def test_predictions_of_other_data_under_the_same_names_stand_apart(
+    bench: Callable, run_key: str, phantoms: Path, tmp_path: Path
+) -> None:
+    record = Store(tmp_path / "results").find(run_key)
+    bench("data", "phantom", "--cases", 6, "--size", 32, "--seed", 9, tmp_path / "other")
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    for case in record.content["references"]:
+        shutil.copy(tmp_path / "other" / case / f"{case}-seg.nii.gz", folder / f"{case}.nii.gz")
+    bench(
+        *("evaluate", folder, tmp_path / "other", "--name", "perfect", "--dataset", "phantom"),
+        *("--results", tmp_path / "results"),
+    )
+    assert bench("table", "--results", tmp_path / "results").out.count("test cases;") == 2
+
+
+def test_two_label_maps_of_one_case_are_refused(bench: Callable, phantoms: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    case = "BraTS-PHA-00001-000"
+    for name in (f"{case}.nii.gz", f"{case}-seg.nii.gz"):
+        shutil.copy(phantoms / case / f"{case}-seg.nii.gz", folder / name)
+    answer = bench("evaluate", folder, phantoms)
+    assert answer.status == 2
+    assert "two label maps" in answer.err
 
 
 def test_predictions_from_elsewhere_join_the_table_of_the_same_cases(
@@ -84,6 +122,9 @@ def test_predictions_from_elsewhere_join_the_table_of_the_same_cases(
     assert answer.status == 0, answer.err
     external = next(r for r in Store(tmp_path / "results").records() if r.kind == "external")
     assert external.cases()["dice"].tolist() == record.cases()["dice"].tolist()
+    assert external.content["provenance"]["packages"]["numpy"] == np.__version__
+    refused = bench("predict", external.key, phantoms, tmp_path / "out", "--results", tmp_path / "results")
+    assert "predictions from elsewhere" in refused.err
     table = bench("table", "--results", tmp_path / "results").out
     assert table.count("their net") == 2, "one row and one footnote in one table"
     assert table.count("test cases;") == 1
@@ -108,7 +149,7 @@ def test_evaluate_without_a_name_prints_and_keeps_nothing(bench: Callable, phant
     ("harm", "words"),
     [
         ("shape", ["shape (32, 32, 31)", "its reference", "(32, 32, 32)"]),
-        ("affine", ["lies elsewhere", "5 mm", "Copy the affine"]),
+        ("affine", ["lies elsewhere", "5 mm apart", "Copy the affine"]),
         ("label", ["labels [4]", "before BraTS 2023"]),
         ("name", ["have no reference", "someone"]),
         ("truncated", ["gzip stream that ends early"]),

@@ -51,7 +51,7 @@ def test_scores_are_those_of_the_written_predictions(tiny_run: Bench, phantoms: 
     tiny_run()
     record = _record(tmp_path)
     cases = record.cases()
-    assert sorted(cases["case"].unique()) == record.content["test_cases"]
+    assert sorted(cases["case"].unique()) == sorted(record.content["references"])
     for case, rows in cases.groupby("case"):
         prediction = nib.load(record.folder / "predictions" / f"{case}.nii.gz")
         reference = nib.load(phantoms / str(case) / f"{case}-seg.nii.gz")
@@ -141,6 +141,8 @@ def test_a_truncated_checkpoint_is_trained_anew(tiny_run: Bench, tmp_path: Path)
         (("--dataset", "brats2023", "--data-dir", "nowhere"), ["nowhere", "--data-dir"]),
         (("--protocol", "papre"), ["did you mean 'paper'"]),
         (("--seed", "one"), ["--seed 'one'", "whole numbers"]),
+        (("--seed", "99999999999999999999"), ["--seed", "4294967295"]),
+        (("--set", "model_options.segresnet.image_size=64"), ["image_size", "init_filters"]),
         (("--set", "data.patch_size=36"), ["36", "multiple of 8"]),
         (("--set", "model_options.segresnet.filters=8"), ["init_filters"]),
         (("--set", "model_options.segrestnet.init_filters=8"), ["did you mean 'segresnet'"]),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench.engine.checkpoint import load_checkpoint, seed_everything
 from bench.engine.interrupt import Interrupted, StopRequest
-from bench.engine.train import LossIsNotFinite, train
+from bench.engine.train import Diverged, train
 from bench.errors import BenchError
 from bench.protocol import TrainFields
 from bench.store import OpenRecord
@@ -192,5 +192,43 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.cat([x, x], 1) * self.scale * float("nan")
 
-    with pytest.raises(LossIsNotFinite, match="loss is nan at step 0"):
+    with pytest.raises(Diverged, match="loss is nan at step 0"):
         _train(tmp_path, model=Overflow())
+
+
+def test_weights_that_diverge_in_the_last_step_are_not_saved(tmp_path: Path) -> None:
+    class Burst(nn.Module):
+        """A finite loss whose gradient is not."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.zeros(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([x, x + self.scale.abs().sqrt()], 1)
+
+    stop = StopRequest()
+    with pytest.raises(Diverged, match="weights are not finite after step 1"):
+        train(
+            Burst(),
+            _sampler(),
+            FIELDS.model_copy(update={"steps": 1}),
+            record=OpenRecord(tmp_path, {}),
+            checkpoint=tmp_path / "last.pt",
+            device=CPU,
+            workers=0,
+            watcher=Watcher(stop),
+            stop=stop,
+        )
+    assert not (tmp_path / "last.pt").exists()
+
+
+def test_a_checkpoint_of_another_network_is_set_aside_and_leaves_no_trace(tmp_path: Path) -> None:
+    undisturbed, _ = _train(tmp_path / "whole")
+    torch.manual_seed(5)
+    other = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.ReLU(), nn.Dropout(0.2), nn.Conv3d(4, 2, 3, padding=1))
+    with pytest.raises(Interrupted):
+        _train(tmp_path / "parts", 5, model=other)
+    resumed, watcher = _train(tmp_path / "parts")
+    assert "another network" in watcher.said[0]
+    assert _same(resumed, undisturbed)
