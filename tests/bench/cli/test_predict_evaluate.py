@@ -85,7 +85,7 @@ def test_a_segmentation_beside_the_images_is_not_read(
 
 
 def test_predictions_of_other_data_under_the_same_names_stand_apart(
-    bench: Callable, run_key: str, phantoms: Path, tmp_path: Path
+    bench: Callable, run_key: str, tmp_path: Path
 ) -> None:
     record = Store(tmp_path / "results").find(run_key)
     bench("data", "phantom", "--cases", 6, "--size", 32, "--seed", 9, tmp_path / "other")
