@@ -12,6 +12,7 @@ import pytest
 
 from bench.errors import BenchError
 from bench.job import Job
+from bench.key import key_of
 from bench.store import CASE_COLUMNS, WEIGHTS, Record, Store
 
 Make = Callable[..., Record]
@@ -45,6 +46,7 @@ def test_the_key_is_of_everything_that_matters_and_nothing_else(make_job: Callab
     ]
     assert len({key, *(job.key for job in others)}) == len(others) + 1
     assert make_job(changes=("model_options.unetr.num_heads=3",)).key == key, "another model's option"
+    assert key_of({"a": 1, "b": 2}) == key_of({"b": 2, "a": 1}), "the order of names"
     assert make_job(changes=("data.patch_size=32",)).key == key, "a change to the value that was there"
     assert make_job(changes=("model_options.segmamba.d_state=16",)).key == key, "a default, spelt out"
 

@@ -75,12 +75,12 @@ def test_the_split_is_written_beside_the_record_and_keeps_parts_apart(tiny_run: 
 
 def test_what_is_complete_is_not_run_again(tiny_run: Bench, tmp_path: Path) -> None:
     tiny_run()
-    weights = _record(tmp_path).weights
-    written = weights.stat().st_mtime_ns
+    folder = _record(tmp_path).folder
+    written = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     again = tiny_run()
     assert again.status == 0
     assert "already there" in again.err
-    assert weights.stat().st_mtime_ns == written
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == written
 
 
 def test_a_grid_makes_one_record_per_seed(tiny_run: Bench, tmp_path: Path) -> None:

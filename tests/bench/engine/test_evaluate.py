@@ -1,0 +1,100 @@
+"""Evaluation: what is written and scored lies where the image lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.engine.evaluate import Measured, evaluate
+from bench.engine.interrupt import Interrupted, StopRequest
+from bench.progress import ConsoleWatcher
+from bench.protocol import load_protocol
+from data.brats import PHANTOM, BratsDataset
+from data.prepare import prepare
+from data.volume import CaseFiles
+
+SHAPE_XYZ = (23, 19, 17)
+AFFINE = np.array([[0, -1.5, 0, 7], [-1, 0, 0, 40], [0, 0, 2, -3], [0, 0, 0, 1]], dtype=float)
+
+
+class Threshold(nn.Module):
+    """Class 3 where the first channel is above its mean, and a count of how often it ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.calls += 1
+        above = (image[:, 0] > 0).float()
+        return torch.stack([1 - above, 0 * above, 0 * above, above], dim=1)
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> CaseFiles:
+    """One case of no symmetry: a bright block off centre, empty margins of different widths, a turned affine."""
+    folder = tmp_path / "data" / "BraTS-XYZ-00001-000"
+    folder.mkdir(parents=True)
+    image = np.zeros(SHAPE_XYZ, np.int16)
+    image[3:20, 2:15, 4:16] = 100
+    image[5:9, 3:12, 10:13] = 900
+    for channel in PHANTOM.channels:
+        nib.save(nib.Nifti1Image(image, AFFINE), folder / f"{folder.name}-{channel}.nii.gz")
+    label = np.where(image == 900, 3, 0).astype(np.uint8)
+    nib.save(nib.Nifti1Image(label, AFFINE), folder / f"{folder.name}-seg.nii.gz")
+    return BratsDataset(PHANTOM, tmp_path / "data").cases()[0]
+
+
+def _evaluate(case: CaseFiles, root: Path, model: nn.Module, stop: StopRequest, newer_than: float = 0.0) -> Measured:
+    dataset = BratsDataset(PHANTOM, root / "data")
+    return evaluate(
+        model,
+        PHANTOM.regions,
+        [case],
+        prepare(dataset, [case], root / "cache", "box"),
+        load_protocol("demo", ["data.patch_size=8"]),
+        device=torch.device("cpu"),
+        watcher=ConsoleWatcher(),
+        stop=stop,
+        predictions=root / "predictions",
+        newer_than=newer_than,
+    )
+
+
+def test_a_perfect_network_scores_perfectly_and_its_map_overlays_the_case(case: CaseFiles, tmp_path: Path) -> None:
+    measured = _evaluate(case, tmp_path, Threshold(), StopRequest())
+    assert {m.region: (m.dice, m.hd95) for m in measured[case.id]} == dict.fromkeys(("WT", "TC", "ET"), (1.0, 0.0))
+    assert measured[case.id][0].reference_mm3 == pytest.approx(4 * 9 * 3 * 1.5 * 2)
+    written = nib.load(tmp_path / "predictions" / f"{case.id}.nii.gz")
+    assert case.label is not None
+    reference = nib.load(case.label)
+    np.testing.assert_array_equal(np.asarray(written.dataobj), np.asarray(reference.dataobj))
+    np.testing.assert_allclose(written.affine, reference.affine)
+
+
+def test_an_interrupted_evaluation_goes_on_from_the_maps_of_the_same_weights(case: CaseFiles, tmp_path: Path) -> None:
+    first = _evaluate(case, tmp_path, Threshold(), StopRequest())
+    again = Threshold()
+    assert _evaluate(case, tmp_path, again, StopRequest()) == first
+    assert again.calls == 0
+    written = tmp_path / "predictions" / f"{case.id}.nii.gz"
+    newer = written.stat().st_mtime + 10
+    _evaluate(case, tmp_path, again, StopRequest(), newer_than=newer)
+    assert again.calls > 0, "maps of older weights are made anew"
+    again.calls = 0
+    written.write_bytes(written.read_bytes()[:30])
+    assert _evaluate(case, tmp_path, again, StopRequest()) == first
+    assert again.calls > 0, "a truncated map is made anew"
+
+
+def test_a_stop_is_heard_within_a_case(case: CaseFiles, tmp_path: Path) -> None:
+    stop = StopRequest()
+    stop.requested = True
+    with pytest.raises(Interrupted):
+        _evaluate(case, tmp_path, Threshold(), stop)
+    assert not list(tmp_path.glob("predictions/*"))
