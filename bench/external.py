@@ -119,7 +119,7 @@ def _label_maps(folder: Path) -> dict[str, Path]:
         raise DataError(f"{folder} is no folder; expected a folder of label maps in NIfTI format")
     maps: dict[str, Path] = {}
     for path in [*sorted(folder.glob("*.nii*")), *sorted(folder.glob("*/*-seg.nii*"))]:
-        if path.name.endswith((".nii", ".nii.gz")):
+        if path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith("."):
             case = path.name.removesuffix(".gz").removesuffix(".nii").removesuffix("-seg")
             if case in maps:
                 raise BenchError(

@@ -205,7 +205,7 @@ def _differences(preset: Protocol, changed: Protocol) -> tuple[str, ...]:
         if value is None and name in ("epochs", "steps"):  # the other budget, which took its place, says it
             continue
         shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
-        differences.append(f"{field}={shown if shown != '' else 'none'}")
+        differences.append(f"{field}={'none' if shown in ('', None) else shown}")
     return tuple(sorted(differences))
 
 

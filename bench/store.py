@@ -116,6 +116,28 @@ class OpenRecord:
         """Write one line per epoch; every row has the same columns."""
         self._write("history.csv", _csv(list(rows[0]) if rows else [], rows))
 
+    def begin_predictions(self) -> None:
+        """Forget label maps that other weights than those in the record made."""
+        weights = _identity(self.folder / WEIGHTS)["sha256"]
+        if self.content.get("predictions", {}).get("weights_sha256") != weights:
+            self.update(predictions={"weights_sha256": weights, "sha256": {}})
+
+    def prediction(self, case: str) -> Path:
+        """Where a case's label map lies, or will."""
+        return self.folder / "predictions" / f"{case}.nii.gz"
+
+    def has_prediction(self, case: str) -> bool:
+        """Whether a case's label map is there as the weights in the record made it."""
+        path = self.prediction(case)
+        stated = self.content["predictions"]["sha256"].get(case)
+        return stated is not None and path.exists() and _identity(path)["sha256"] == stated
+
+    def note_prediction(self, case: str) -> None:
+        """Remember a label map that was just written."""
+        known = self.content["predictions"]
+        made = {**known["sha256"], case: _identity(self.prediction(case))["sha256"]}
+        self.update(predictions={**known, "sha256": made})
+
     def finish(self, status: str, **facts: Any) -> Record:
         """Close the record with a status; ``complete`` also states the hash of every file it rests on.
 
@@ -202,7 +224,8 @@ class Store:
         """
         if (Path(name) / "record.json").exists():
             return self._read(Path(name).resolve())
-        found = [folder for folder in self._folders() if folder.name.startswith(name)]
+        found = [folder for folder in self._folders() if name and folder.name.startswith(name)]
+        found = [folder for folder in found if folder.name == name] or found
         if len(found) == 1:
             return self._read(found[0])
         listing = "\n".join(f"  {describe(record)}" for record in self.records()) or "  (none)"
@@ -217,11 +240,10 @@ class Store:
         path = folder / "record.json"
         try:
             content = json.loads(path.read_text())
-            missing = {"schema", "key", "kind", "job", "status"} - content.keys()
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             return Record(folder, {}, (f"{path} is no record: {error}",))
-        if missing:
-            return Record(folder, {}, (f"{path} lacks {', '.join(sorted(missing))}",))
+        if malformed := _malformed(content):
+            return Record(folder, {}, (f"{path} lacks {malformed}, or holds something else there",))
         if content["schema"] > SCHEMA:
             return Record(folder, content, (f"{path} was written by a newer segmamba-bench; update this one",))
         if content["status"] not in STATUSES:
@@ -235,6 +257,27 @@ class Store:
         if content["status"] == "complete":
             return Record(folder, content, tuple(_disagreements(folder, content.get("files", {}))))
         return Record(folder, content)
+
+
+def _malformed(content: Any) -> str | None:
+    """The first field without which a record means nothing, if it is not as it should be."""
+    kinds = {"schema": int, "key": str, "kind": str, "status": str, "job": dict}
+    if not isinstance(content, dict):
+        return "every field"
+    if content.get("kind") == "run":
+        kinds |= {"protocol_title": str}
+    if content.get("status") == "complete":
+        kinds |= {"files": dict}
+    for name, kind in kinds.items():
+        if not isinstance(content.get(name), kind):
+            return name
+    if content["kind"] not in ("run", "external"):
+        return "kind"
+    stated = content.get("files", {}).values()
+    if not all(isinstance(facts, dict) and {"bytes", "sha256"} <= facts.keys() for facts in stated):
+        return "files"
+    optional = {"default_options": dict, "untrained": dict, "data": dict, "predictions": dict}
+    return next((name for name, kind in optional.items() if not isinstance(content.get(name, {}), kind)), None)
 
 
 def describe(record: Record) -> str:

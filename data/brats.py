@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -52,7 +53,21 @@ class BratsSource:
     card: DatasetCard
 
     def open(self, root: Path) -> BratsDataset:
-        return BratsDataset(self.card, root)
+        """The folder as a dataset; one that holds phantoms is synthetic, whatever it is called.
+
+        Raises:
+            DataError: the phantoms were not all made yet.
+        """
+        card = self.card
+        manifest = root / "phantom.json"
+        if manifest.is_file():
+            card = replace(card, synthetic=True)
+            if _is_unfinished(manifest):
+                raise DataError(
+                    f"{root} holds phantoms whose making was interrupted; repeat the same `bench data phantom` command "
+                    "to finish it, or remove the folder."
+                )
+        return BratsDataset(card, root)
 
 
 SOURCES = (BratsSource(BRATS2023), BratsSource(PHANTOM))
@@ -98,6 +113,13 @@ class BratsDataset:
             raise DataError(
                 f"{self.root}: found no images to segment; expected ID-{self.card.channels[0]}.nii.gz and so on for "
                 f"{', '.join(self.card.channels)}, in this folder or in one folder per case."
+            )
+        others = [folder for folder in _folders(self.root) if folder not in folders and _holds_nifti(folder)]
+        if others:
+            raise DataError(
+                f"{self.root}: {len(others)} folders hold NIfTI files but no case, the first: {others[0].name}; "
+                f"expected ID-{self.card.channels[0]}.nii.gz and so on for {', '.join(self.card.channels)}. Rename the "
+                "files, or move the folders away."
             )
         # A segmentation that lies there is somebody else's business.
         return [replace(case_from_folder(folder, self.card), label=None) for folder in folders]
@@ -184,12 +206,24 @@ def _case_folders(root: Path) -> list[Path]:
     return [folder for folder in _folders(root) if _CASE.fullmatch(folder.name)]
 
 
+def _is_unfinished(manifest: Path) -> bool:
+    try:
+        return json.loads(manifest.read_text())["sha256"] is None
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # somebody else's file of that name
+
+
 def _has_image(folder: Path, card: DatasetCard) -> bool:
     return any(path for channel in card.channels for path in folder.glob(f"*-{channel}.nii.gz"))
 
 
+def _holds_nifti(folder: Path) -> bool:
+    return any(_is_nifti(path) for path in folder.iterdir())
+
+
 def _is_nifti(path: Path) -> bool:
-    return path.name.endswith((".nii", ".nii.gz"))
+    # Hidden files are some system's own, such as macOS's ._ companions.
+    return path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
 
 
 def _strange_folder(folder: Path, case: str) -> Finding:

@@ -261,7 +261,7 @@ def _load(case_id: str, target: Path, source: str) -> StoredCase | None:
         )
         # Opening each array once tells a truncated one now rather than in the middle of a training.
         whole = stored.image.ndim == 4 and stored.label is not None and stored.foreground is not None
-    except (FileNotFoundError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+    except (FileNotFoundError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         return None
     except OSError as error:
         raise DataError(f"cannot read the prepared case {target}: {error.strerror}. Check the folder.") from error

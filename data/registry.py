@@ -36,7 +36,7 @@ def card(name: str) -> DatasetCard:
     return _source(name).card
 
 
-def open_dataset(name: str, root: Path | None = None, on_case: Callable[[str], None] | None = None) -> Dataset:
+def open_dataset(name: str, root: Path | str | None = None, on_case: Callable[[str], None] | None = None) -> Dataset:
     """Open a dataset in ``root``, or where `data.locate.locate` finds it.
 
     The phantom needs no place: where nothing names one it is generated into the cache, and ``on_case`` hears
@@ -46,6 +46,7 @@ def open_dataset(name: str, root: Path | None = None, on_case: Callable[[str], N
         DataError: there is no dataset of that name, or nothing says where it lies.
     """
     source = _source(name)
+    root = None if root is None else Path(root)
     if name == "phantom" and configured(name, root) is None:
         from data.phantom_cache import default_phantom
 

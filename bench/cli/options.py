@@ -42,8 +42,8 @@ def parse_seeds(text: str) -> list[int]:
         BenchError: not whole numbers from 0.
     """
     parts = split_names([text])
-    if not parts or not all(part.isdecimal() and int(part) < _SEEDS for part in parts):
+    if not parts or not all(part.isascii() and part.isdecimal() and int(part) < _SEEDS for part in parts):
         raise BenchError(
             f"--seed {text!r}: expected whole numbers from 0 to {_SEEDS - 1}, separated by commas, e.g. --seed 0,1,2"
         )
-    return [int(part) for part in parts]
+    return list(dict.fromkeys(int(part) for part in parts))

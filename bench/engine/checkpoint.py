@@ -65,10 +65,7 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
-        raise BenchError(
-            f"there are no weights at {path}; a published record may come without them. Run the same job again to "
-            "train them."
-        ) from error
+        raise BenchError(f"there are no weights at {path}; a published record may come without them.") from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise BenchError(f"{path} is damaged: {reason}.") from error

@@ -16,9 +16,11 @@ def choose_device(name: str) -> torch.device:
         BenchError: no such device here.
     """
     try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError as error:
-        raise BenchError(f"--device {name!r}: expected cpu, cuda or cuda:N") from error
+        device: torch.device | None = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise BenchError(f"--device {name!r}: expected cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise BenchError(
             f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; use --device cpu"

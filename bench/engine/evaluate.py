@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from bench.engine.infer import predict_label
@@ -15,7 +13,7 @@ from bench.engine.interrupt import StopRequest
 from bench.metrics import RegionMeasurement, measure_case
 from bench.progress import Watcher
 from bench.protocol import Protocol
-from data.errors import DataError
+from bench.store import OpenRecord
 from data.nifti import read_label, write_label
 from data.prepare import StoredCase
 from data.volume import CaseFiles
@@ -34,8 +32,7 @@ def evaluate(
     watcher: Watcher,
     stop: StopRequest,
     title: str = "testing",
-    predictions: Path | None = None,
-    newer_than: float = 0.0,
+    record: OpenRecord | None = None,
 ) -> Measured:
     """Segment and score cases.
 
@@ -43,9 +40,8 @@ def evaluate(
         regions: region name to labels.
         cases: with references.
         prepared: the same cases, by id.
-        predictions: folder for the label maps, ``<case>.nii.gz``; None writes none. A map already there is taken
+        record: keeps the label maps; None keeps none. A map that the record says is of these weights is taken
             instead of a new inference, so that an interrupted evaluation goes on.
-        newer_than: time stamp before which a map there belongs to other weights.
 
     Raises:
         Interrupted: ``stop`` was requested.
@@ -59,15 +55,17 @@ def evaluate(
             bar.note(f"window {done}/{total}")
 
         for case in cases:
-            file = predictions / f"{case.id}.nii.gz" if predictions else None
-            label = _earlier(file, newer_than)
+            label = None
+            if record is not None and record.has_prediction(case.id):
+                label, _ = read_label(record.prediction(case.id))
             if label is None:
                 ready = prepared[case.id]
                 cropped = predict_label(model, ready.image, protocol.data.patch_size, protocol.infer, device, on_window)
                 label = ready.uncrop(cropped)
-                if file is not None:
-                    file.parent.mkdir(exist_ok=True)
-                    write_label(file, label, ready.geometry)
+                if record is not None:
+                    record.prediction(case.id).parent.mkdir(exist_ok=True)
+                    write_label(record.prediction(case.id), label, ready.geometry)
+                    record.note_prediction(case.id)
             assert case.label is not None
             reference, geometry = read_label(case.label)
             measured[case.id] = measure_case(
@@ -100,12 +98,3 @@ def means(measured: Measured) -> dict[str, dict[str, float]]:
         }
         for region, found in by_region.items()
     }
-
-
-def _earlier(file: Path | None, newer_than: float) -> NDArray[np.uint8] | None:
-    if file is None or not file.exists() or file.stat().st_mtime < newer_than:
-        return None
-    try:
-        return read_label(file)[0]
-    except DataError:
-        return None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.engine.diverged import Diverged
 from bench.protocol import InferFields
 
 OnWindow = Callable[[int, int], None]
@@ -61,7 +62,11 @@ def predict_logits(
     fields: InferFields,
     on_window: OnWindow = _ignore,
 ) -> Tensor:
-    """Logits of one volume, (C, D, H, W) to (K, D, H, W), averaged over flips of the whole volume."""
+    """Logits of one volume, (C, D, H, W) to (K, D, H, W), averaged over flips of the whole volume.
+
+    Raises:
+        Diverged: a logit is NaN or infinite, so that no class is the largest.
+    """
     model.eval()
     flips = [axes for count in range(len(fields.mirror_axes) + 1) for axes in combinations(fields.mirror_axes, count)]
     total: Tensor | None = None
@@ -74,6 +79,8 @@ def predict_logits(
         logits = _slide(model, image.flip(dims), patch_size, fields, on_this_turns).flip(dims)
         total = logits if total is None else total.add_(logits)
     assert total is not None
+    if not torch.isfinite(total).all():
+        raise Diverged("the network's logits are not finite; its weights are too large or its training diverged")
     return total / len(flips)
 
 

@@ -30,22 +30,24 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM into a request; the second acts as usual, at once."""
+    """Turn the first SIGINT, SIGTERM or SIGHUP (a closed terminal) into a request; the second acts as usual, at once."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     usual = {number: signal.getsignal(number) for number in signals}
+    # What is ignored stays so: nohup wants it for SIGHUP.
+    usual = {number: handler for number, handler in usual.items() if handler != signal.SIG_IGN}
 
     def ask(number: int, _frame: FrameType | None) -> None:
         request.requested = True
         signal.signal(number, usual[signal.Signals(number)])
 
-    for number in signals:
+    for number in usual:
         signal.signal(number, ask)
     try:
         yield request
     finally:
-        for number in signals:
-            signal.signal(number, usual[number])
+        for number, handler in usual.items():
+            signal.signal(number, handler)

@@ -55,7 +55,10 @@ class Predictor:
         self._model: nn.Module = build_network(
             job["model"], job["model_options"], self.card, self._data.patch_size, device
         )
-        load_weights(load_checkpoint(record.weights, device), self._model, record.weights)
+        try:
+            load_weights(load_checkpoint(record.weights, device), self._model, record.weights)
+        except BenchError as error:
+            raise BenchError(f"{error} To train anew, delete {record.folder} and run the same job again.") from error
 
     def predict(self, dataset: Dataset, cases: Mapping[Path, CaseFiles], watcher: Watcher, stop: StopRequest) -> None:
         """Segment each case into the file it is listed under: the case's grid and affine, the dataset's labels.

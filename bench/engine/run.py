@@ -16,11 +16,12 @@ import torch
 
 import models
 from bench.engine.checkpoint import seed_everything
+from bench.engine.diverged import Diverged
 from bench.engine.evaluate import Measured, evaluate, mean_dice, means
 from bench.engine.interrupt import Interrupted, StopRequest
 from bench.engine.memory import peak, reset_peak
 from bench.engine.network import build_network
-from bench.engine.train import Diverged, train
+from bench.engine.train import train
 from bench.errors import BenchError
 from bench.job import Job
 from bench.progress import Watcher
@@ -145,10 +146,8 @@ def _carry_out(
     record.update(memory=_larger(record.content.get("memory", {}), peak(options.device)))
 
     started = time.monotonic()
-    measured = score(
-        predictions=record.folder / "predictions" if options.save_predictions else None,
-        newer_than=weights.stat().st_mtime,
-    )
+    record.begin_predictions()
+    measured = score(record=record if options.save_predictions else None)
     record.write_cases(measured)
     facts |= {
         "results": means(measured),

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from bench.engine.checkpoint import TrainingState, load_checkpoint, restore, save_checkpoint
+from bench.engine.diverged import Diverged
 from bench.engine.interrupt import Interrupted, StopRequest
 from bench.errors import BenchError
 from bench.progress import Watcher
@@ -20,10 +21,6 @@ from bench.store import OpenRecord
 from data.sampling import PatchSampler
 
 _CHECKPOINT_INTERVAL_S = 600.0
-
-
-class Diverged(ArithmeticError):
-    """The loss or a weight became NaN or infinite."""
 
 
 class _Patches(Dataset[tuple[Tensor, Tensor]]):

@@ -149,7 +149,8 @@ def _footer(group: Group, rows: Sequence[Row], frame: pd.DataFrame) -> list[str]
     lines.append(f"Protocol: {group.protocol}{': ' + told if told else ''}.")
     rule = convention(group.convention)
     lines.append(f"Empty masks, convention {rule.name}: {rule.title}.")
-    untrained = {record.content["untrained"]["mean_dice"] for record in group.records if "untrained" in record.content}
+    found = [record.content.get("untrained", {}) for record in group.records]
+    untrained = [scores["mean_dice"] for scores in found if "mean_dice" in scores]
     if untrained:
         lines.append(f"Untrained networks reach at most {100 * max(untrained):.2f} % average Dice.")
     for row in rows:

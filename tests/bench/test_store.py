@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections import deque
@@ -13,6 +14,8 @@ import pytest
 from bench.errors import BenchError
 from bench.job import Job
 from bench.key import key_of
+from bench.report.frame import group_records
+from bench.report.table import make_table
 from bench.store import CASE_COLUMNS, WEIGHTS, Record, Store
 
 Make = Callable[..., Record]
@@ -116,6 +119,32 @@ def test_a_record_that_cannot_be_read_is_damaged_and_hides_no_other(
     }
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("schema", "1"),
+        ("kind", None),
+        ("job", None),
+        ("files", []),
+        ("files", {"cases.csv": {}}),
+        ("protocol_title", None),
+        ("untrained", None),
+        ("untrained", {}),
+        ("default_options", None),
+    ],
+)
+def test_a_field_of_another_kind_stops_no_table(
+    tmp_path: Path, complete_record: Make, field: str, value: object
+) -> None:
+    path = complete_record(tmp_path).folder / "record.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    sound = complete_record(tmp_path, model="unetr")
+    groups = group_records(Store(tmp_path).records())
+    rows = [row for group in groups for row in make_table(group).rows]
+    assert ("unetr", "complete") in [(row.model, row.status) for row in rows]
+    assert Store(tmp_path).find(sound.key).status == "complete"
+
+
 def test_a_newer_schema_is_told_apart_from_damage_and_left_alone(
     tmp_path: Path, complete_record: Make, make_job: Callable[..., Job]
 ) -> None:
@@ -157,13 +186,18 @@ def test_opening_a_job_again_keeps_what_the_first_attempt_found(tmp_path: Path, 
 
 def test_a_run_is_found_by_key_beginning_or_folder(tmp_path: Path, complete_record: Make) -> None:
     store = Store(tmp_path)
-    one, two = complete_record(tmp_path), complete_record(tmp_path, seed=1)
-    assert store.find(one.key).key == one.key
-    assert store.find(str(two.folder)).key == two.key
-    shared = next(n for n in range(16) if one.key[n] != two.key[n])
-    assert store.find(one.key[: shared + 1]).key == one.key
-    with pytest.raises(BenchError, match="2 runs begin with"):
-        store.find(one.key[:shared])
+    keys = [complete_record(tmp_path, seed=seed).key for seed in range(17)]
+    # Of 17 keys two begin with the same of 16 digits.
+    one, two = next(pair for pair in itertools.combinations(keys, 2) if pair[0][0] == pair[1][0])
+    assert store.find(one).key == one
+    assert store.find(str(tmp_path / two)).key == two
+    assert store.find(one[:12]).key == one
+    with pytest.raises(BenchError, match="runs begin with"):
+        store.find(one[0])
+    shutil.copytree(tmp_path / one, tmp_path / f"{one}.bak")
+    assert store.find(one).key == one, "a whole key is no beginning"
+    with pytest.raises(BenchError, match="no run ''"):
+        store.find("")
     with pytest.raises(BenchError, match=r"no run 'zzz'(.|\n)*segmamba on phantom, seed 0: complete"):
         store.find("zzz")
 

@@ -74,6 +74,19 @@ def test_what_cannot_be_predicted_says_why(bench: Callable, run_key: str, phanto
     assert "no weights" in answer.err
 
 
+def test_a_folder_that_is_not_quite_a_case_is_not_passed_over(
+    bench: Callable, run_key: str, phantoms: Path, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        shutil.copytree(phantoms / f"BraTS-PHA-0000{number}-000", tmp_path / "input" / f"case{number}")
+    for file in (tmp_path / "input" / "case2").iterdir():
+        file.rename(file.with_name(file.name.replace("-t", "_t").replace("-seg", "_seg")))
+    answer = bench("predict", run_key, tmp_path / "input", tmp_path / "out", "--results", tmp_path / "results")
+    assert answer.status == 2
+    assert "case2" in answer.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_segmentation_beside_the_images_is_not_read(
     bench: Callable, run_key: str, phantoms: Path, tmp_path: Path
 ) -> None:

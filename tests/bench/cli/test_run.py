@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,6 +84,22 @@ def test_what_is_complete_is_not_run_again(tiny_run: Bench, tmp_path: Path) -> N
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == written
 
 
+def test_phantoms_stay_synthetic_under_another_name(tiny_run: Bench, bench: Bench, tmp_path: Path) -> None:
+    assert tiny_run("--dataset", "brats2023", "--protocol", "demo").status == 0
+    assert "Synthetic data" in bench("table", "--results", tmp_path / "results").out
+
+
+def test_phantoms_that_are_not_all_there_are_refused(bench: Bench, phantoms: Path, tmp_path: Path) -> None:
+    root = tmp_path / "half"
+    shutil.copytree(phantoms, root)
+    manifest = json.loads((root / "phantom.json").read_text())
+    (root / "phantom.json").write_text(json.dumps({**manifest, "sha256": None}))
+    for command in (("run", "--model", "segresnet", "--dataset", "phantom"), ("data", "check", "phantom")):
+        answer = bench(*command, "--data-dir", root)
+        assert answer.status == 2
+        assert "interrupted" in answer.err
+
+
 def test_a_grid_makes_one_record_per_seed(tiny_run: Bench, tmp_path: Path) -> None:
     assert tiny_run("--seed", "0,1").status == 0
     records = Store(tmp_path / "results").records()
@@ -148,6 +165,7 @@ def test_a_truncated_checkpoint_is_trained_anew(tiny_run: Bench, tmp_path: Path)
         (("--set", "model_options.segrestnet.init_filters=8"), ["did you mean 'segresnet'"]),
         (("--device", "cuda:77"), ["cuda:77"]),
         (("--device", "tpu9"), ["tpu9", "cpu"]),
+        (("--device", "mps"), ["mps", "cpu"]),
     ],
 )
 def test_a_wrong_request_is_refused_before_anything_is_written(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -14,6 +15,7 @@ from bench.engine.evaluate import Measured, evaluate
 from bench.engine.interrupt import Interrupted, StopRequest
 from bench.progress import ConsoleWatcher
 from bench.protocol import load_protocol
+from bench.store import WEIGHTS, OpenRecord
 from data.brats import PHANTOM, BratsDataset
 from data.prepare import prepare
 from data.volume import CaseFiles
@@ -50,7 +52,12 @@ def case(tmp_path: Path) -> CaseFiles:
     return BratsDataset(PHANTOM, tmp_path / "data").cases()[0]
 
 
-def _evaluate(case: CaseFiles, root: Path, model: nn.Module, stop: StopRequest, newer_than: float = 0.0) -> Measured:
+def _evaluate(case: CaseFiles, root: Path, model: nn.Module, stop: StopRequest, weights: bytes = b"first") -> Measured:
+    (root / WEIGHTS).parent.mkdir(exist_ok=True)
+    (root / WEIGHTS).write_bytes(weights)
+    written = root / "record.json"
+    record = OpenRecord(root, json.loads(written.read_text()) if written.exists() else {})
+    record.begin_predictions()
     dataset = BratsDataset(PHANTOM, root / "data")
     return evaluate(
         model,
@@ -61,8 +68,7 @@ def _evaluate(case: CaseFiles, root: Path, model: nn.Module, stop: StopRequest, 
         device=torch.device("cpu"),
         watcher=ConsoleWatcher(),
         stop=stop,
-        predictions=root / "predictions",
-        newer_than=newer_than,
+        record=record,
     )
 
 
@@ -83,13 +89,16 @@ def test_an_interrupted_evaluation_goes_on_from_the_maps_of_the_same_weights(cas
     assert _evaluate(case, tmp_path, again, StopRequest()) == first
     assert again.calls == 0
     written = tmp_path / "predictions" / f"{case.id}.nii.gz"
-    newer = written.stat().st_mtime + 10
-    _evaluate(case, tmp_path, again, StopRequest(), newer_than=newer)
-    assert again.calls > 0, "maps of older weights are made anew"
-    again.calls = 0
-    written.write_bytes(written.read_bytes()[:30])
-    assert _evaluate(case, tmp_path, again, StopRequest()) == first
-    assert again.calls > 0, "a truncated map is made anew"
+    _evaluate(case, tmp_path, again, StopRequest(), weights=b"second")
+    assert again.calls > 0, "maps of other weights are made anew"
+    for harm in ("truncated", "replaced"):
+        again.calls = 0
+        if harm == "truncated":
+            written.write_bytes(written.read_bytes()[:30])
+        else:  # the mean of Dice would be 0 if it were taken for the network's
+            nib.save(nib.Nifti1Image(np.zeros(SHAPE_XYZ, np.uint8), AFFINE), written)
+        assert _evaluate(case, tmp_path, again, StopRequest(), weights=b"second") == first
+        assert again.calls > 0, f"a {harm} map is made anew"
 
 
 def test_a_stop_is_heard_within_a_case(case: CaseFiles, tmp_path: Path) -> None:

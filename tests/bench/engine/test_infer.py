@@ -8,6 +8,7 @@ import torch
 from monai.inferers.inferer import SlidingWindowInferer
 from torch import Tensor, nn
 
+from bench.engine.diverged import Diverged
 from bench.engine.infer import predict_label, predict_logits, window_starts, window_weights
 from bench.protocol import InferFields
 
@@ -60,6 +61,15 @@ def test_windows_are_counted_over_all_flips(network: nn.Module) -> None:
     assert [done for done, _ in told] == sorted({done for done, _ in told})
     assert told[0][0] == 0
     assert told[-1][0] >= 3, "the second flip is counted after the first"
+
+
+def test_logits_that_are_not_finite_have_no_largest_class() -> None:
+    class Burst(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * float("inf")
+
+    with pytest.raises(Diverged, match="not finite"):
+        predict_logits(Burst(), torch.ones(2, 8, 8, 8), PATCH, _fields())
 
 
 def test_the_label_is_the_class_of_the_largest_logit(network: nn.Module) -> None:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.engine.checkpoint import load_checkpoint, seed_everything
+from bench.engine.diverged import Diverged
 from bench.engine.interrupt import Interrupted, StopRequest
-from bench.engine.train import Diverged, train
+from bench.engine.train import train
 from bench.errors import BenchError
 from bench.protocol import TrainFields
 from bench.store import OpenRecord
