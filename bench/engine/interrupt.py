@@ -30,7 +30,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Turn the first SIGINT, SIGTERM or SIGHUP (a closed terminal) into a request; the second acts as usual, at once."""
+    """Turn the first SIGINT, SIGTERM or SIGHUP (a closed terminal) into a request; the second acts as usual."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
