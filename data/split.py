@@ -12,7 +12,7 @@ import numpy as np
 from data.errors import DataError
 
 PARTS = ("train", "validation", "test")
-_TRAIN, _VALIDATION, _TEST = range(3)
+_TRAIN, _, _TEST = range(3)
 
 
 @dataclass(frozen=True)
