@@ -64,7 +64,7 @@ def make_plan(
 
 
 def choose_models(names: Sequence[str], protocol: Protocol) -> list[str]:
-    """Check model names; ``all`` stands for every registered one.
+    """Check model names; ``all`` stands for those of Table 1 of the SegMamba paper.
 
     Raises:
         BenchError: none is named, or the protocol gives options to a model that does not exist.
@@ -77,7 +77,7 @@ def choose_models(names: Sequence[str], protocol: Protocol) -> list[str]:
         if name not in known:
             raise BenchError(unknown("model in model_options", name, known))
     if "all" in names:
-        return known
+        names = [*models.SEGMAMBA_TABLE_1, *(name for name in names if name != "all")]
     for name in names:
         models.card(name)
-    return list(names)
+    return list(dict.fromkeys(names))

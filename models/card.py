@@ -27,6 +27,12 @@ class ModelCard:
         recipe: one line on what its authors trained it with.
         parameters_4to4: number of parameters with 4 input and 4 output channels at 128³ voxels and
             default options.
+        gmacs_128: 10⁹ multiply-accumulates of convolutions, matrix products and attention in one inference of
+            such a network at 128³ voxels; None where nobody counted.
+        scan_gmacs_128: 10⁹ multiply-accumulates of its selective scans, on top.
+        volume_multiple: with default options D·H·W must be a multiple of this, in voxels.
+        unused: patterns (as of a shell) of parameters that take no part in the result with default options; they
+            are kept since the authors' network has them, need no gradient and are counted above.
     """
 
     name: str
@@ -43,6 +49,20 @@ class ModelCard:
     fixed_size: bool
     recipe: str
     parameters_4to4: int
+    gmacs_128: float | None = None
+    scan_gmacs_128: float = 0.0
+    volume_multiple: int = 1
+    unused: tuple[str, ...] = ()
+
+    @property
+    def size_rule(self) -> str:
+        """Which image sizes the network takes, in words."""
+        multiples = self.size_multiples
+        multiple = str(multiples[0]) if len(set(multiples)) == 1 else "×".join(map(str, multiples))
+        rule = f"multiples of {multiple}, from {self.minimum_size}"
+        if self.volume_multiple > 1:
+            rule += f", D·H·W of {self.volume_multiple}"
+        return f"{rule}; fixed" if self.fixed_size else rule
 
     @property
     def size_multiples(self) -> tuple[int, int, int]:

@@ -21,10 +21,11 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from models.card import ModelCard
 from models.errors import ModelError
+from models.published import Published
 from models.request import check_channels, check_options, check_size, is_option_default, unknown
 
 if TYPE_CHECKING:
@@ -40,14 +41,19 @@ class _Entry:
     card: ModelCard
     builder: Callable[..., nn.Module]
     options: dict[str, object]
+    published: Published
 
 
 _entries: dict[str, _Entry] = {}
 _entry_points_loaded = False
 
 
-def register(card: ModelCard) -> Callable[[Builder], Builder]:
+def register(card: ModelCard, published: Published | None = None) -> Callable[[Builder], Builder]:
     """Decorate a builder function with its card, which makes the network known under `card.name`.
+
+    Args:
+        card: the facts about the network.
+        published: how its authors' files name its parameters; by default as the network itself does.
 
     Raises:
         ModelError: the name is taken by another builder, or an option has no default that gives a type.
@@ -60,7 +66,7 @@ def register(card: ModelCard) -> Callable[[Builder], Builder]:
                 f"The name {card.name!r} is taken by {_where(known.builder)}; give the network of "
                 f"{_where(builder)} another name."
             )
-        _entries[card.name] = _Entry(card, builder, _read_options(card.name, builder))
+        _entries[card.name] = _Entry(card, builder, _read_options(card.name, builder), published or Published())
         return builder
 
     return decorate
@@ -87,7 +93,14 @@ def create(
     entry = _entry(name)
     check_channels(name, in_channels, out_channels)
     size = check_size(entry.card, image_size)
-    return entry.builder(in_channels, out_channels, size, **check_options(name, entry.options, options))
+    network = entry.builder(in_channels, out_channels, size, **check_options(name, entry.options, options))
+    cast(Any, network).registered_name = name  # by which `load_published` knows the names in its authors' files
+    return network
+
+
+def published(name: str) -> Published:
+    """How the authors of the network `name` call its parameters. Raises ModelError if there is no such network."""
+    return _entry(name).published
 
 
 def names() -> list[str]:

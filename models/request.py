@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import product
+from math import prod
 from numbers import Integral, Real
 from typing import Any
 
@@ -44,6 +46,22 @@ def check_size(card: ModelCard, image_size: object) -> tuple[int, int, int]:
     )
 
 
+def check_volume(card: ModelCard, size: tuple[int, int, int], why: str) -> None:
+    """Raise ModelError unless D·H·W is a multiple of `card.volume_multiple`; `size` is one that `check_size` passed.
+
+    The message names the nearest sizes that are, cubes where a cube was asked for, and `why`.
+    """
+    if prod(size) % card.volume_multiple == 0:
+        return
+    below, above = (_nearest_volume(card, size, up=up) for up in (False, True))
+    smaller = f"{_show(below)} below, " if below is not None else ""
+    raise ModelError(
+        f"{card.name}: image size {_show(size)} (D×H×W) does not fit; beside each axis being a multiple of "
+        f"{_multiples(card)}, D·H·W must be a multiple of {card.volume_multiple}, {why}. "
+        f"Nearest: {smaller}{_show(above)} above."
+    )
+
+
 def check_options(name: str, defaults: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
     """All options of a network: the defaults, with the given values in their place.
 
@@ -75,6 +93,27 @@ def at_least_one(name: str, **counts: int | tuple[int, ...]) -> None:
     for option, value in counts.items():
         if min(value if isinstance(value, tuple) else (value,)) < 1:
             raise ModelError(f"{name}: {option} must be at least 1; got {value!r}.")
+
+
+def check_scales(name: str, scales: int, **sequences: tuple[int, ...]) -> None:
+    """Raise ModelError unless each of the named options has `scales` entries, all at least 1."""
+    at_least_one(name, **sequences)
+    for option, value in sequences.items():
+        if len(value) != scales:
+            raise ModelError(f"{name}: {option} needs one entry for each of {scales} scales; got {value!r}.")
+
+
+def one_of(name: str, option: str, value: object, allowed: Sequence[str]) -> None:
+    """Raise ModelError, with the nearest suggested, unless `value` is among the allowed ones."""
+    if value not in allowed:
+        raise unknown(f"{name}: {option}", str(value), allowed, f"There are: {', '.join(allowed)}.")
+
+
+def probability(name: str, **values: float) -> None:
+    """Raise ModelError unless each of the named options is at least 0 and below 1."""
+    for option, value in values.items():
+        if not 0 <= value < 1:
+            raise ModelError(f"{name}: {option} must be at least 0 and below 1; got {value}.")
 
 
 def _typed(name: str, option: str, default: object, value: object) -> object:
@@ -123,6 +162,19 @@ def _nearest(card: ModelCard, size: tuple[int, int, int], *, up: bool) -> tuple[
         else:
             nearest.append(extent // multiple * multiple)
     return tuple(nearest)
+
+
+def _nearest_volume(card: ModelCard, size: tuple[int, int, int], *, up: bool) -> tuple[int, ...] | None:
+    """As `_nearest`, for sizes whose volume is allowed too: the one that differs least in the sum of its axes."""
+    # A multiple of so many steps along one axis is enough, whatever the others are.
+    steps = range(card.volume_multiple // prod(card.size_multiples))
+    grids = [
+        [extent + (step if up else -step) * multiple for step in steps]
+        for extent, multiple in zip(size, card.size_multiples, strict=True)
+    ]
+    candidates = zip(*grids, strict=True) if len(set(size)) == 1 else product(*grids)
+    allowed = [c for c in candidates if min(c) >= card.minimum_size and prod(c) % card.volume_multiple == 0]
+    return min(allowed, key=lambda c: abs(sum(c) - sum(size)), default=None)
 
 
 def _multiples(card: ModelCard) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from models.card import ModelCard
 
 Name = Annotated[str, typer.Argument(metavar="[NAME]", help="Show one card in full.")]
 
@@ -19,9 +22,14 @@ def list_models(name: Name = "") -> None:
         return
     rows = []
     for card in map(models.card, models.names()):
-        size = f"multiples of {card.size_multiple}, from {card.minimum_size}"
-        rows.append([card.name, card.family, f"{card.parameters_4to4:,}", size, f"{card.paper} ({card.year})"])
-    _print_rows(["name", "family", "parameters", "size", "paper"], rows)
+        paper = f"{card.paper.partition(',')[0]} ({card.year})"
+        rows.append([card.name, card.family, f"{card.parameters_4to4:,}", _gmacs(card), card.size_rule, paper])
+    _print_rows(["name", "family", "parameters", "GMACs at 128³", "size (D, H, W)", "paper"], rows)
+    typer.echo(
+        "\nParameters and multiply-accumulates of one inference with 4 input and 4 output channels and default options;"
+        " those of selective scans stand apart. A fixed network takes the size it was built for only."
+        f"\n--model all: {', '.join(models.SEGMAMBA_TABLE_1)} (Table 1 of the SegMamba paper)."
+    )
 
 
 def list_datasets(name: Name = "") -> None:
@@ -33,6 +41,12 @@ def list_datasets(name: Name = "") -> None:
         return
     rows = [[c.name, " ".join(c.channels), " ".join(c.regions), c.title] for c in map(data.card, data.names())]
     _print_rows(["name", "channels", "regions", "title"], rows)
+
+
+def _gmacs(card: ModelCard) -> str:
+    if card.gmacs_128 is None:
+        return "not counted"
+    return f"{card.gmacs_128:,.1f}" + (f" + {card.scan_gmacs_128:.1f} scan" if card.scan_gmacs_128 >= 0.05 else "")
 
 
 def _print_rows(headers: list[str], rows: list[list[str]]) -> None:

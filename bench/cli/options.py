@@ -16,7 +16,11 @@ DataDir = Annotated[
 ]
 Models = Annotated[
     list[str],
-    typer.Option("--model", metavar="NAME[,NAME…]", help="Networks to run, or 'all'. May be repeated."),
+    typer.Option(
+        "--model",
+        metavar="NAME[,NAME…]",
+        help="Networks to run; 'all' for the eight of the SegMamba paper. May be repeated.",
+    ),
 ]
 Seeds = Annotated[str, typer.Option("--seed", metavar="N[,N…]", help="Seeds of weights and patches.")]
 Changes = Annotated[

@@ -1,7 +1,8 @@
-"""Segmenting new cases with a trained run."""
+"""Segmenting new cases with a trained run, or with published weights."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,13 +11,14 @@ from pydantic import ValidationError
 from torch import nn
 
 import data
-from bench.engine.checkpoint import load_checkpoint, load_weights
+import models
+from bench.engine.checkpoint import load_checkpoint, load_foreign_weights, load_weights
 from bench.engine.infer import predict_label
 from bench.engine.interrupt import StopRequest
 from bench.engine.network import build_network
 from bench.errors import BenchError
 from bench.progress import Watcher
-from bench.protocol import DataFields, InferFields
+from bench.protocol import DataFields, InferFields, Protocol
 from bench.store import Record
 from data.card import DatasetCard
 from data.dataset import Dataset
@@ -26,17 +28,37 @@ from data.volume import CaseFiles
 
 
 class Predictor:
-    """A trained network with the preprocessing and inference settings it was trained under.
+    """A trained network with the preprocessing and inference settings that it needs.
 
     Args:
-        record: of a run whose weights are there.
+        model: on ``device``.
+        card: of the dataset whose channels it reads and whose labels it gives.
+        data_fields: patch size and normalisation.
+        infer_fields: windows, blending and flips.
         device: where to run.
-
-    Raises:
-        BenchError: the record is not that of a trained network, or its weights are missing or damaged.
     """
 
-    def __init__(self, record: Record, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        card: DatasetCard,
+        data_fields: DataFields,
+        infer_fields: InferFields,
+        device: torch.device,
+    ) -> None:
+        self.card = card
+        self._model = model
+        self._data = data_fields
+        self._infer = infer_fields
+        self._device = device
+
+    @classmethod
+    def from_record(cls, record: Record, device: torch.device) -> Predictor:
+        """The network of a run, under the protocol that it was trained under.
+
+        Raises:
+            BenchError: the record is not that of a trained network, or its weights are missing or damaged.
+        """
         if record.kind == "external":
             raise BenchError(f"{record.folder} holds predictions from elsewhere, so there is no network to run")
         if record.status != "complete":
@@ -45,20 +67,44 @@ class Predictor:
                 f"{record.folder} is {record.status}; expected a complete run. Run the same job again.{faults}"
             )
         job = record.content["job"]
-        self.card: DatasetCard = data.card(job["dataset"])
+        card = data.card(job["dataset"])
         try:
-            self._data = DataFields.model_validate(job["protocol"]["data"])
-            self._infer = InferFields.model_validate(job["protocol"]["infer"])
+            data_fields = DataFields.model_validate(job["protocol"]["data"])
+            infer_fields = InferFields.model_validate(job["protocol"]["infer"])
         except ValidationError as error:
             raise BenchError(f"{record.folder} holds a protocol that this version does not know: {error}") from error
-        self._device = device
-        self._model: nn.Module = build_network(
-            job["model"], job["model_options"], self.card, self._data.patch_size, device
-        )
+        model = build_network(job["model"], job["model_options"], card, data_fields.patch_size, device)
         try:
-            load_weights(load_checkpoint(record.weights, device), self._model, record.weights)
+            load_weights(load_checkpoint(record.weights, device), model, record.weights)
         except BenchError as error:
             raise BenchError(f"{error} To train anew, delete {record.folder} and run the same job again.") from error
+        return cls(model, card, data_fields, infer_fields, device)
+
+    @classmethod
+    def from_weights(
+        cls, weights: Path, name: str, card: DatasetCard, protocol: Protocol, device: torch.device, watcher: Watcher
+    ) -> Predictor:
+        """A network with weights that its authors, or anybody's code under their names, saved.
+
+        Args:
+            weights: the file.
+            name: registered name of the network; its options are those of the protocol.
+            card: of the dataset whose channels and labels the weights were made for.
+            protocol: gives patch size, normalisation and inference.
+            device: where to run.
+            watcher: is told what a file cannot tell.
+
+        Raises:
+            BenchError: the file cannot be read.
+            ModelError: it does not hold this network's weights.
+        """
+        model = build_network(name, protocol.model_options.get(name, {}), card, protocol.data.patch_size, device)
+        with warnings.catch_warnings(record=True) as cautions:
+            warnings.simplefilter("always")
+            models.load_published(model, load_foreign_weights(weights))
+        for caution in cautions:
+            watcher.say(f"note: {caution.message}")
+        return cls(model, card, protocol.data, protocol.infer, device)
 
     def predict(self, dataset: Dataset, cases: Mapping[Path, CaseFiles], watcher: Watcher, stop: StopRequest) -> None:
         """Segment each case into the file it is listed under: the case's grid and affine, the dataset's labels.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from models.card import ModelCard
 from models.errors import ModelError
 from models.registry import register
+from models.request import probability
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,6 +37,7 @@ _NORM_GROUPS = 8
         recipe="Adam 1e-4, polynomial decay 0.9 over 300 epochs, L2 1e-5, batch 1, crops of 160×192×128, "
         "soft Dice with the autoencoder's losses",
         parameters_4to4=4_702_244,
+        gmacs_128=148.04,
     )
 )
 def segresnet(
@@ -63,8 +65,7 @@ def segresnet(
             f"segresnet: init_filters={init_filters} does not divide into {_NORM_GROUPS} normalisation "
             f"groups; take a multiple of {_NORM_GROUPS}, such as {above}."
         )
-    if not 0 <= dropout_prob < 1:
-        raise ModelError(f"segresnet: dropout_prob must be at least 0 and below 1; got {dropout_prob}.")
+    probability("segresnet", dropout_prob=dropout_prob)
     from monai.networks.nets.segresnet import SegResNet
 
     return SegResNet(

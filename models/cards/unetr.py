@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from models.card import ModelCard
 from models.errors import ModelError
+from models.published import Published
 from models.registry import register
-from models.request import at_least_one, unknown
+from models.request import at_least_one, one_of, probability
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,7 +38,9 @@ _PROJECTIONS = ("conv", "perceptron")
         fixed_size=True,
         recipe="AdamW 1e-4, batch 6, 20,000 iterations, Dice with cross entropy",
         parameters_4to4=102_449_732,
-    )
+        gmacs_128=183.68,
+    ),
+    Published(dropped=(r"\.norm_cross_attn\.",)),
 )
 def unetr(
     in_channels: int,
@@ -74,10 +77,8 @@ def unetr(
         raise ModelError(
             f"unetr: num_heads={num_heads} does not divide hidden_size={hidden_size}; take {nearest} heads."
         )
-    if proj_type not in _PROJECTIONS:
-        raise unknown("unetr: proj_type", proj_type, _PROJECTIONS, f"There are: {', '.join(_PROJECTIONS)}.")
-    if not 0 <= dropout_rate < 1:
-        raise ModelError(f"unetr: dropout_rate must be at least 0 and below 1; got {dropout_rate}.")
+    one_of("unetr", "proj_type", proj_type, _PROJECTIONS)
+    probability("unetr", dropout_rate=dropout_rate)
     from monai.networks.nets.unetr import UNETR
     from torch import nn
 

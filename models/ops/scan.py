@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from models.errors import ModelError
 from models.ops import reference, torch_scan
@@ -84,6 +85,24 @@ def selective_scan(
     Raises:
         ModelError: the backend is unknown or a shape does not fit.
     """
+    # As PyTorch's own functions do, so that a torch function mode, such as a counter of operations, sees one call.
+    if has_torch_function((u,)):
+        found: Tensor = handle_torch_function(
+            selective_scan,
+            (u,),
+            u,
+            delta,
+            A,
+            B,
+            C,
+            D,
+            z,
+            delta_bias,
+            delta_softplus=delta_softplus,
+            reverse=reverse,
+            backend=backend,
+        )
+        return found
     scan = _BACKENDS[resolve_backend(backend, u)]
     _check_shapes(u, delta, A, B, C, D, z, delta_bias)
     if B.dim() == 3:
