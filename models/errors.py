@@ -1,4 +1,4 @@
-"""The one exception that `models` raises for a mistake that its user can mend."""
+"""What `models` raises for a mistake that its user can mend."""
 
 
 class ModelError(ValueError):
@@ -6,3 +6,16 @@ class ModelError(ValueError):
 
     The message says what was found, what was expected and what to do; the command line prints it as it is.
     """
+
+
+class ImageSizeError(ModelError):
+    """An image size that a network does not take.
+
+    Args:
+        message: names the nearest sizes that it takes.
+        above: the nearest (D, H, W) of them with no axis shorter than asked, in voxels.
+    """
+
+    def __init__(self, message: str, above: tuple[int, ...]) -> None:
+        super().__init__(message)
+        self.above = above

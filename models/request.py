@@ -10,7 +10,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from models.card import ModelCard
-from models.errors import ModelError
+from models.errors import ImageSizeError, ModelError
 
 _KINDS: dict[type, str] = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
 
@@ -38,12 +38,8 @@ def check_size(card: ModelCard, image_size: object) -> tuple[int, int, int]:
     size = _as_triple(card.name, image_size)
     if size == (below := _nearest(card, size, up=False)):
         return size
-    above = _nearest(card, size, up=True)
-    smaller = f"{_show(below)} below, " if below is not None else ""
-    raise ModelError(
-        f"{card.name}: image size {_show(size)} (D×H×W) does not fit; each axis must be at least "
-        f"{card.minimum_size} and a multiple of {_multiples(card)}. Nearest: {smaller}{_show(above)} above."
-    )
+    reason = f"each axis must be at least {card.minimum_size} and a multiple of {_multiples(card)}"
+    raise _misfit(card, size, reason, below, _nearest(card, size, up=True))
 
 
 def check_volume(card: ModelCard, size: tuple[int, int, int], why: str) -> None:
@@ -53,13 +49,11 @@ def check_volume(card: ModelCard, size: tuple[int, int, int], why: str) -> None:
     """
     if prod(size) % card.volume_multiple == 0:
         return
-    below, above = (_nearest_volume(card, size, up=up) for up in (False, True))
-    smaller = f"{_show(below)} below, " if below is not None else ""
-    raise ModelError(
-        f"{card.name}: image size {_show(size)} (D×H×W) does not fit; beside each axis being a multiple of "
-        f"{_multiples(card)}, D·H·W must be a multiple of {card.volume_multiple}, {why}. "
-        f"Nearest: {smaller}{_show(above)} above."
+    reason = (
+        f"beside each axis being a multiple of {_multiples(card)}, D·H·W must be a multiple of {card.volume_multiple}, "
+        f"{why}"
     )
+    raise _misfit(card, size, reason, *(_nearest_volume(card, size, up=up) for up in (False, True)))
 
 
 def check_options(name: str, defaults: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
@@ -147,6 +141,21 @@ def _as_triple(name: str, image_size: object) -> tuple[int, int, int]:
             return (int(depth), int(height), int(width))
     raise ModelError(
         f"{name}: image_size must be one positive integer or three (D, H, W), in voxels; got {image_size!r}."
+    )
+
+
+def _misfit(
+    card: ModelCard,
+    size: tuple[int, int, int],
+    reason: str,
+    below: tuple[int, ...] | None,
+    above: tuple[int, ...] | None,
+) -> ImageSizeError:
+    smaller = f"{_show(below)} below, " if below is not None else ""
+    return ImageSizeError(
+        f"{card.name}: image size {_show(size)} (D×H×W) does not fit; {reason}. "
+        f"Nearest: {smaller}{_show(above)} above.",
+        above or size,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +19,7 @@ def list_models(name: Name = "") -> None:
 
     if name:
         _print_card(models.card(name))
-        typer.echo(f"{'options':15} " + ", ".join(f"{o}={v}" for o, v in models.options(name).items()))
+        typer.echo(f"{'options':16} " + ", ".join(f"{o}={v!r}" for o, v in models.options(name).items()))
         return
     rows = []
     for card in map(models.card, models.names()):
@@ -57,8 +58,15 @@ def _print_rows(headers: list[str], rows: list[list[str]]) -> None:
 
 def _print_card(card: object) -> None:
     for field, value in vars(card).items():
-        if isinstance(value, dict) or hasattr(value, "items"):
-            value = ", ".join(f"{key}: {item}" for key, item in value.items())
-        elif isinstance(value, tuple):
-            value = "; ".join(map(str, value))
-        typer.echo(f"{field:15} {value}")
+        for number, line in enumerate(_lines(value)):
+            typer.echo(f"{'' if number else field:16} {line}")
+
+
+def _lines(value: object) -> list[str]:
+    """A fact as lines: a sentence each, and what is short on one."""
+    if isinstance(value, Mapping):
+        return [", ".join(f"{key}: {item}" for key, item in value.items())]
+    if not isinstance(value, tuple):
+        return [str(value)]
+    parts = [str(part) for part in value] or ["none"]
+    return parts if any(" " in part for part in parts) else [", ".join(parts)]

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 import models
+from bench.errors import BenchError
 from data.card import DatasetCard
+from models.errors import ImageSizeError
 
 
 def build_network(
@@ -24,10 +26,17 @@ def build_network(
     It is initialised on the CPU, so that a seed means the same weights on every device.
 
     Raises:
-        models.ModelError: an unknown model or option, or a patch size it does not take.
+        ModelError: an unknown model or option.
+        BenchError: a patch size that the model does not take.
     """
     resolved = models.resolve_options(name, options)
-    model = models.create(
-        name, in_channels=len(card.channels), out_channels=card.classes, image_size=patch_size, **resolved
-    )
+    try:
+        model = models.create(
+            name, in_channels=len(card.channels), out_channels=card.classes, image_size=patch_size, **resolved
+        )
+    except ImageSizeError as error:
+        patch = ",".join(map(str, error.above))
+        raise BenchError(
+            f"{error} A network is built for the protocol's patch: --set data.patch_size={patch}"
+        ) from None
     return model.to(device)

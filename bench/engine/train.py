@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from bench.engine.checkpoint import TrainingState, load_checkpoint, restore, save_checkpoint
 from bench.engine.diverged import Diverged
 from bench.engine.interrupt import Interrupted, StopRequest
+from bench.engine.loss import cross_entropy
 from bench.errors import BenchError
 from bench.progress import Watcher
 from bench.protocol import TrainFields
@@ -54,7 +54,8 @@ def train(
     SGD with Nesterov momentum, the rate falling polynomially with every step (SegMamba, section 3.4).
 
     Args:
-        model: on ``device``; returns logits (B, K, D, H, W) for images (B, C, D, H, W).
+        model: on ``device``; returns logits (B, K, D, H, W) for images (B, C, D, H, W), or in training a list of them
+            as `cross_entropy` takes.
         sampler: gives the patches of each step.
         fields: the protocol's training section.
         record: takes the history.
@@ -126,7 +127,7 @@ def _step(
     for group in optimiser.param_groups:
         group["lr"] = rate
     optimiser.zero_grad(set_to_none=True)
-    loss = F.cross_entropy(model(image), label)
+    loss = cross_entropy(model(image), label)
     loss.backward()
     if clip_norm is not None:
         nn.utils.clip_grad_norm_(model.parameters(), clip_norm)

@@ -58,7 +58,7 @@ def count_operations(network: nn.Module, in_channels: int, image_size: Sequence[
     counter, scans = FlopCounterMode(display=False), _ScanCounter()
     with torch.no_grad(), counter, scans:
         shadow(image)
-    by_operator = counter.get_flop_counts()["Global"]
+    by_operator = counter.get_flop_counts().get("Global", {})
     convolution = sum(flops for operator, flops in by_operator.items() if "convolution" in str(operator))
     return OperationCount(
         convolution=convolution // 2,

@@ -17,7 +17,7 @@ from models.cards import (
 )
 
 # What Table 1 of the SegMamba paper (arXiv:2401.13560) compares, in its order. The
-# paper does not say which MedNeXt; B is the one whose cost is nearest to that of the others.
+# paper does not say which MedNeXt: B is the base from which its authors scale.
 SEGMAMBA_TABLE_1 = ("segresnet", "uxnet", "mednext_b", "unetr", "swinunetr", "swinunetr_v2", "nnformer", "segmamba")
 
 __all__ = [

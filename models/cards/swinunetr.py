@@ -42,7 +42,7 @@ _V1 = ModelCard(
     size_multiple=32,
     minimum_size=64,
     fixed_size=False,
-    recipe="AdamW 8e-4, cosine decay after warm-up, 800 epochs, soft Dice, patches of 128³, batch 1 on eight GPUs each",
+    recipe="AdamW 8e-4, cosine decay after warm-up, 800 epochs, soft Dice, patches of 128³, batch 1 on each of 8 GPUs",
     parameters_4to4=62_191_990,
     gmacs_128=771.74,
 )
@@ -53,7 +53,7 @@ _V2 = replace(
     paper="He et al., SwinUNETR-V2: Stronger Swin Transformers with Stagewise Convolutions for 3D Medical Image "
     "Segmentation, MICCAI 2023",
     year=2023,
-    recipe="differs by dataset, see the paper; BraTS is not among them",
+    recipe="differs by dataset, see the paper",
     parameters_4to4=72_767_350,
     gmacs_128=832.9,
 )

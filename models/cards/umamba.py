@@ -92,6 +92,11 @@ def umamba_bot(
         _BOT,
         name="umamba_enc",
         title="U-Mamba Enc: residual U-Net with Mamba after every encoder stage",
+        deviations=(
+            *_BOT.deviations,
+            "As in the released code nothing goes around the Mamba layers, so that rounding errors about double from "
+            "stage to stage: results in half precision are far from those in fp32, and its authors advise against it.",
+        ),
         fixed_size=True,
         parameters_4to4=42_755_220,
         gmacs_128=1007.48,

@@ -1,4 +1,4 @@
-"""The Mamba layer against its definition, written out token by token."""
+"""Mamba layers against their definitions, written out token by token and order by order."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.mamba import Mamba
+from models.mamba import CrossScanMamba, Mamba, MultiOrderMamba, SelectiveSSM, reorder, restore
 
 
 def by_definition(layer: Mamba, tokens: Tensor) -> Tensor:
@@ -99,3 +99,80 @@ def test_autocast_keeps_the_scan_in_fp32(monkeypatch: pytest.MonkeyPatch) -> Non
         result = Mamba(8)(torch.randn(1, 5, 8))
     assert seen == {"u": torch.bfloat16, "A": torch.float32, "D": torch.float32, "bias": torch.float32}
     assert result.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("order", ["forward", "backward", "slices"])
+def test_reordering_is_undone(order: str) -> None:
+    sequence = torch.randn(2, 3, 24)
+    assert torch.equal(restore(reorder(sequence, order, 4), order, 4), sequence)
+
+
+def test_orders_visit_the_tokens_as_they_say() -> None:
+    """Six tokens in two slices of three: the first of each slice, then the second of each, then the third."""
+    sequence = torch.arange(6).view(1, 1, 6)
+    assert reorder(sequence, "forward", 2).flatten().tolist() == [0, 1, 2, 3, 4, 5]
+    assert reorder(sequence, "backward", 2).flatten().tolist() == [5, 4, 3, 2, 1, 0]
+    assert reorder(sequence, "slices", 2).flatten().tolist() == [0, 3, 1, 4, 2, 5]
+
+
+@pytest.mark.parametrize("num_slices", [0, 4])
+def test_orders_are_summed_each_with_parameters_of_its_own(num_slices: int) -> None:
+    """By the definition: single-order layers that share the projections, run on permuted tokens and put back."""
+    torch.manual_seed(0)
+    depth, height, width = size = (2, 4, 3)
+    layer = MultiOrderMamba(8, ("forward", "backward", "slices"), num_slices, d_state=3, d_conv=4, expand=2).double()
+    tokens = torch.randn(2, 24, 8, dtype=torch.float64)
+    slices = num_slices or depth
+    runs = torch.arange(24).view(slices, 24 // slices)
+    visits = {"forward": torch.arange(24), "backward": torch.arange(24).flip(0), "slices": runs.T.flatten()}
+    total = torch.zeros_like(tokens)
+    for order, ssm in zip(layer.orders, layer.ssms, strict=True):
+        single = Mamba(8, 3, 4, 2).double()
+        own = {**ssm.state_dict(), "in_proj.weight": layer.in_proj.weight, "out_proj.weight": layer.out_proj.weight}
+        single.load_state_dict(own)
+        total[:, visits[order]] += single(tokens[:, visits[order]])
+    torch.testing.assert_close(layer(tokens, size), total)
+    assert height * width == 12
+
+
+def test_orders_but_the_first_start_with_large_steps() -> None:
+    """The published code leaves the other orders' step sizes to the linear layer's own initialisation."""
+    torch.manual_seed(0)
+    layer = MultiOrderMamba(64, ("forward", "backward", "slices"), 0, 16, 4, 2)
+    first, *others = (torch.nn.functional.softplus(ssm.dt_proj.bias) for ssm in layer.ssms)
+    assert first.max() < 0.11
+    for steps in others:
+        assert steps.min() > 0.4
+        assert steps.mean().item() == pytest.approx(math.log(2), abs=0.1)
+
+
+def test_cross_scan_runs_along_each_axis_both_ways() -> None:
+    """By the definition: voxels listed one by one with each axis fastest, scanned, put back, summed, normalised."""
+    torch.manual_seed(0)
+    depth, height, width = size = (2, 3, 4)
+    layer = CrossScanMamba(6, d_state=3, expand=2).double()
+    tokens = torch.randn(2, 24, 6, dtype=torch.float64)
+    x, z = (tokens @ layer.in_proj.weight.T).chunk(2, dim=-1)
+    volume = x.mT.reshape(2, 12, *size)
+    volume = torch.nn.functional.silu(
+        torch.nn.functional.conv3d(volume, layer.conv3d.weight, layer.conv3d.bias, padding=1, groups=12)
+    )
+    D, H, W = (range(extent) for extent in size)
+    listings = [
+        [(d, h, w) for d in D for h in H for w in W],
+        [(d, h, w) for d in D for w in W for h in H],
+        [(d, h, w) for h in H for w in W for d in D],
+    ]
+    total = torch.zeros_like(volume)
+    scans = iter(layer.scans)
+    for listing in listings:
+        for voxels in (listing, listing[::-1]):
+            ssm = next(scans)
+            assert isinstance(ssm, SelectiveSSM)
+            y = ssm.scan(torch.stack([volume[:, :, d, h, w] for d, h, w in voxels], dim=-1))
+            for position, (d, h, w) in enumerate(voxels):
+                total[:, :, d, h, w] += y[..., position]
+    mixed = torch.nn.functional.layer_norm(total.flatten(2).mT, (12,), layer.norm.weight, layer.norm.bias)
+    expected = (mixed * torch.nn.functional.silu(z)) @ layer.out_proj.weight.T
+    torch.testing.assert_close(layer(tokens, size), expected)
+    assert depth * height * width == tokens.shape[1]

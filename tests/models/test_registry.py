@@ -1,11 +1,13 @@
 """The registry: what it lists, what it refuses and in which words, and how others add to it."""
 
+import os
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -34,13 +36,14 @@ def install(folder: Path, distribution: str, module: str, source: str) -> None:
 
 DECORATED = """
     from dataclasses import replace
+    from types import SimpleNamespace
     import models
 
     assert "segresnet" in models.names()  # a module may ask while it is being loaded itself
 
     @models.register(replace(models.card("segresnet"), name="{name}", size_multiple=4, minimum_size=4))
     def build(in_channels, out_channels, image_size, *, width: int = 8):
-        return ("built", in_channels, out_channels, image_size, width)
+        return SimpleNamespace(asked=(in_channels, out_channels, image_size, width))
 """
 
 
@@ -63,7 +66,8 @@ def test_listing_loads_nothing_heavy() -> None:
 
 def test_names_are_sorted_and_include_the_networks_of_this_package() -> None:
     assert models.names() == sorted(models.names())
-    assert {"segmamba", "segresnet", "unetr"} <= set(models.names())
+    assert set(models.SEGMAMBA_TABLE_1) <= set(models.names())
+    assert len(models.SEGMAMBA_TABLE_1) == len(set(models.SEGMAMBA_TABLE_1)) == 8
 
 
 @pytest.mark.parametrize("ask", [models.card, models.options])
@@ -120,6 +124,21 @@ def test_wrong_option_is_refused(option: str, value: object, message: str) -> No
         ("unetr", {"proj_type": "convs"}, "proj_type 'convs' is unknown. Did you mean 'conv'.*conv, perceptron"),
         ("unetr", {"dropout_rate": -0.5}, "dropout_rate must be at least 0"),
         ("unetr", {"mlp_dim": 0}, "mlp_dim must be at least 1"),
+        ("uxnet", {"feat_size": (8, 16)}, "feat_size needs one entry for each of 4 scales"),
+        ("uxnet", {"drop_path_rate": 1.0}, "drop_path_rate must be at least 0 and below 1"),
+        ("mednext_b", {"kernel_size": 7}, "kernel_size must be 3 or 5; got 7"),
+        ("mednext_b", {"n_channels": 0}, "n_channels must be at least 1"),
+        ("nnformer", {"embedding_dim": 25}, "embedding_dim must be even"),
+        ("nnformer", {"num_heads": (3, 6, 12, 25)}, "25 heads do not divide the 384 channels of scale 2"),
+        ("nnformer", {"windows": (4, 4, 8, 4)}, "Did you mean 'window_size'"),
+        ("swinunetr", {"feature_size": 20}, "feature_size=20 must be a multiple of 12, such as 24"),
+        ("swinunetr_v2", {"patch_merging": "legasy"}, "Did you mean 'legacy'.*corrected, legacy"),
+        ("nnunet", {"feat_size": (32, 64)}, "feat_size needs one entry for each of 6 scales"),
+        ("nnunet", {"n_conv_per_stage": 0}, "n_conv_per_stage must be at least 1"),
+        ("nnunet_resenc", {"n_blocks_per_stage": (1, 1, 1, 1, 1, 0)}, "n_blocks_per_stage must be at least 1"),
+        ("umamba_bot", {"feat_size": (32,)}, "feat_size needs one entry for each of 6 scales"),
+        ("transbts", {"base_channels": 12}, "base_channels=12 .*multiple of 8"),
+        ("transbts", {"num_heads": 7}, "num_heads=7 does not divide the tokens' 512 channels"),
     ],
 )
 def test_option_a_network_cannot_take_is_refused(name: str, options: dict[str, object], message: str) -> None:
@@ -159,9 +178,9 @@ def test_size_rule_may_differ_between_axes(monkeypatch: pytest.MonkeyPatch) -> N
 
     @models.register(card)
     def flat(_in_channels, _out_channels, image_size):
-        return image_size
+        return SimpleNamespace(size=image_size)
 
-    assert models.create("flat", in_channels=1, out_channels=1, image_size=[4, 8, 32]) == (4, 8, 32)
+    assert models.create("flat", in_channels=1, out_channels=1, image_size=[4, 8, 32]).size == (4, 8, 32)
     with pytest.raises(ModelError, match=r"multiple of 2, 8, 32 \(D, H, W\). Nearest: 4×8×32 below, 4×16×64 above"):
         models.create("flat", in_channels=1, out_channels=1, image_size=(4, 9, 33))
 
@@ -201,12 +220,54 @@ def test_installed_distribution_adds_a_network(tmp_path: Path) -> None:
         """
         import models
         assert "goodnet" in models.names()
-        print(models.create("goodnet", in_channels=1, out_channels=2, image_size=(4, 8, 4), width=3))
+        print(models.create("goodnet", in_channels=1, out_channels=2, image_size=(4, 8, 4), width=3).asked)
         """,
         tmp_path,
     )
-    assert done.stdout.strip() == "('built', 1, 2, (4, 8, 4), 3)"
+    assert done.stdout.strip() == "(1, 2, (4, 8, 4), 3)"
     assert not done.stderr
+
+
+TINY = """
+    import models
+    from models.card import ModelCard
+
+    @models.register(
+        ModelCard(
+            name="tinynet",
+            title="one convolution",
+            family="convolution",
+            paper="Nobody, no paper",
+            year=2026,
+            repository="https://example.org/tinynet",
+            commit="1.0",
+            licence="CC0",
+            deviations=(),
+            size_multiple=4,
+            minimum_size=4,
+            fixed_size=False,
+            recipe="none",
+            parameters_4to4=4 * 4 * 27 + 4,
+        )
+    )
+    def build(in_channels, out_channels, image_size, *, kernel_size: int = 3):
+        from torch import nn
+
+        return nn.Conv3d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+"""
+
+
+def test_a_network_from_an_installed_package_is_listed_and_passes_the_contract(tmp_path: Path) -> None:
+    install(tmp_path, "tinynets", "tinynet", TINY)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [Path(sys.executable).with_name("bench"), "models"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path)
+    assert "tinynet" in listed.stdout
+    assert "not counted" in listed.stdout
+    contract = [sys.executable, "-m", "pytest", "-q", "tests/models/test_contract.py", "-k", "tinynet"]
+    tested = subprocess.run(contract, capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert tested.returncode == 0, tested.stdout
+    assert " passed" in tested.stdout
 
 
 @pytest.mark.parametrize(

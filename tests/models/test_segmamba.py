@@ -1,4 +1,4 @@
-"""SegMamba: the order of equation 1, the order of the tokens, and what lies between the scales."""
+"""SegMamba: the order of equation 1, the orders of the tokens, what lies between the scales, and its variants."""
 
 import pytest
 import torch
@@ -6,8 +6,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import models
+from models.errors import ImageSizeError, ModelError
 from models.mamba import Mamba
-from models.segmamba import Encoder, MambaBlock, SegMamba, as_tokens, as_volume
+from models.segmamba import (
+    EQUATION_1,
+    FINAL,
+    MARCH_2024,
+    PUBLISHED_SLICES,
+    Encoder,
+    EquationOneBlock,
+    NormedMamba,
+    SegMamba,
+    SpatialMixing,
+    as_tokens,
+    as_volume,
+)
 
 WIDTHS = (8, 12, 16, 20)
 
@@ -23,7 +36,7 @@ def narrow() -> SegMamba:
     return network.double()
 
 
-def equation_1(block: MambaBlock, z: Tensor) -> Tensor:
+def equation_1(block: EquationOneBlock, z: Tensor) -> Tensor:
     """z' = Mamba(LN(z)) + z; z'' = MLP(LN(z')) + z', the paper's equation 1 written out."""
 
     def normalised(x: Tensor, norm: nn.LayerNorm) -> Tensor:
@@ -45,7 +58,9 @@ def test_stage_is_equation_1_on_the_flattened_volume() -> None:
     )  # D slowest, W fastest
     for block in encoder.stages[1]:
         z = equation_1(block, z)
-    found = as_tokens(as_volume(encoder.stages[1](as_tokens(volume)), (2, 3, 4)))
+    found = as_tokens(volume)
+    for block in encoder.stages[1]:
+        found = block(found, (2, 3, 4))
     torch.testing.assert_close(found, z)
 
 
@@ -60,7 +75,7 @@ def test_tokens_run_along_w_fastest_and_d_slowest() -> None:
 def test_voxel_reaches_those_after_it_in_scan_order_only() -> None:
     """A change at (d, h, w) = (0, 1, 1) is seen at (0, 1, 2) and (1, 0, 0), not at (0, 1, 0) or (0, 0, 3)."""
     torch.manual_seed(0)
-    encoder = Encoder(4, [4], [MambaBlock(4, Mamba(4), 2)])
+    encoder = Encoder(4, [4], [nn.ModuleList([EquationOneBlock(4, Mamba(4), 2)])], EQUATION_1, 2)
     encoder.downs[0] = nn.Identity()
     volume = torch.randn(1, 4, 2, 2, 4)
     changed = volume.clone()
@@ -75,12 +90,12 @@ def test_mamba_without_output_leaves_the_residual_path() -> None:
     block = narrow().encoder.stages[0][0]
     z = torch.randn(1, 5, WIDTHS[0], dtype=torch.float64)
     with torch.no_grad():
-        assert not torch.allclose(block(z), block.mlp(block.norm2(z)) + z)
+        assert not torch.allclose(block(z, (5, 1, 1)), block.mlp(block.norm2(z)) + z)
         block.mamba.out_proj.weight.zero_()
-        torch.testing.assert_close(block(z), block.mlp(block.norm2(z)) + z)
+        torch.testing.assert_close(block(z, (5, 1, 1)), block.mlp(block.norm2(z)) + z)
         block.mlp[-1].weight.zero_()
         block.mlp[-1].bias.zero_()
-        torch.testing.assert_close(block(z), z)
+        torch.testing.assert_close(block(z, (5, 1, 1)), z)
 
 
 def test_stem_keeps_the_modalities_apart() -> None:
@@ -117,7 +132,10 @@ def test_features_pass_to_the_decoder_as_they_leave_their_scales() -> None:
     x = image
     for down, stage, feature in zip(network.encoder.downs, network.encoder.stages, features, strict=True):
         x = down(x)
-        x = as_volume(stage(as_tokens(x)), x.shape[2:])
+        size, x = x.shape[2:], as_tokens(x)
+        for block in stage:
+            x = block(x, size)
+        x = as_volume(x, size)
         torch.testing.assert_close(feature, x)
     torch.testing.assert_close(network(image), network.decoder(image, features))
 
@@ -132,3 +150,130 @@ def test_option_reaches_the_network(option: str) -> None:
             network = models.create("segmamba", in_channels=4, out_channels=4, image_size=32, **options)
         counts.append(sum(p.numel() for p in network.parameters()))
     assert counts[0] != counts[1]
+
+
+SCANS = ("forward", "bidirectional", "tri", "cross")
+
+
+@pytest.mark.parametrize("name", ["segmamba", "segmamba_release"])
+@pytest.mark.parametrize("scan", SCANS)
+def test_every_scan_trains_and_reaches_every_parameter(name: str, scan: str) -> None:
+    torch.manual_seed(0)
+    network = models.create(
+        name, in_channels=4, out_channels=2, image_size=32, feat_size=WIDTHS, depths=(1, 1, 1, 1), scan=scan
+    )
+    logits = network(torch.randn(1, 4, 32, 32, 32))
+    assert logits.shape == (1, 2, 32, 32, 32)
+    (logits * torch.randn_like(logits)).sum().backward()
+    for key, parameter in network.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.any(), key
+
+
+def test_scans_have_parameters_of_their_own_per_order() -> None:
+    """Convolution, projections, decay and skip for each order; in cross one convolution and six sets of the others."""
+    counts = {}
+    for scan in SCANS:
+        with torch.device("meta"):
+            network = models.create("segmamba", in_channels=4, out_channels=4, image_size=32, scan=scan)
+        counts[scan] = sum(p.numel() for p in network.parameters())
+
+    def ssm(dim: int) -> int:  # x_proj, dt_proj with bias, A_log, D for 2·dim channels and 16 states
+        inner, rank = 2 * dim, -(-dim // 16)
+        return inner * (rank + 32) + rank * inner + inner + inner * 16 + inner
+
+    def convolution(dim: int) -> int:
+        return 2 * dim * 4 + 2 * dim
+
+    dims = [48, 48, 96, 96, 192, 192, 384, 384]
+    one = sum(ssm(d) + convolution(d) for d in dims)
+    assert counts["bidirectional"] - counts["forward"] == one
+    assert counts["tri"] - counts["bidirectional"] == one
+    spatial_and_norm = sum(2 * d * 27 + 2 * d + 4 * d - convolution(d) for d in dims)
+    assert counts["cross"] - counts["forward"] == 5 * sum(ssm(d) for d in dims) + spatial_and_norm
+
+
+def test_published_slices_are_the_depths_of_the_published_patch() -> None:
+    assert tuple(128 >> scale for scale in range(1, 5)) == PUBLISHED_SLICES
+
+
+def test_true_depth_takes_any_size_and_equals_the_published_slices_where_they_agree() -> None:
+    options = {"in_channels": 4, "out_channels": 2, "feat_size": WIDTHS, "depths": (1, 1, 1, 1)}
+    with pytest.raises(ImageSizeError, match=r"Nearest: 32×32×32 below, 64×64×64 above.*") as refused:
+        models.create("segmamba_release", image_size=48, **options)
+    assert 'num_slices="depth"' in str(refused.value)
+    network = models.create("segmamba_release", image_size=48, num_slices="depth", **options)
+    with torch.no_grad():
+        assert network(torch.zeros(1, 4, 48, 48, 48)).shape == (1, 2, 48, 48, 48)
+
+    published, depth = (
+        models.create("segmamba_release", image_size=(128, 16 * 2, 16 * 2), num_slices=slices, **options).eval()
+        for slices in ("published", "depth")
+    )
+    depth.load_state_dict(published.state_dict())
+    for size, same in (((128, 32, 32), True), ((64, 32, 64), False)):
+        image = torch.randn(1, 4, *size, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            assert torch.equal(published(image), depth(image)) is same
+
+
+@pytest.mark.parametrize(
+    ("size", "nearest"),
+    [
+        (112, "96×96×96 below, 128×128×128 above"),
+        (16 * 5, "64×64×64 below, 96×96×96 above"),
+        ((48, 48, 64), "48×32×64 below, 48×64×64 above"),
+        ((48, 48, 48), "32×32×32 below, 64×64×64 above"),
+        ((144, 128, 32), None),
+        ((128, 128, 96), None),
+        ((64, 64, 48), None),
+        ((128, 160, 112), None),
+        ((32, 48, 32), "Nearest: 32×32×32 below, 32×64×32 above"),
+    ],
+)
+def test_sizes_that_the_published_slices_do_not_divide_are_refused(size: object, nearest: str | None) -> None:
+    request = {"in_channels": 4, "out_channels": 4, "image_size": size, "feat_size": WIDTHS}
+    if nearest is None:
+        models.create("segmamba_release", **request)
+    else:
+        with pytest.raises(ModelError, match=nearest):
+            models.create("segmamba_release", **request)
+    models.create("segmamba_2024_01", **request)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_released_block_adds_its_input_in_the_final_state_alone(residual: bool) -> None:
+    torch.manual_seed(0)
+    block = NormedMamba(8, Mamba(8), residual=residual).double()
+    z = torch.randn(2, 6, 8, dtype=torch.float64)
+    expected = block.mamba(torch.nn.functional.layer_norm(z, (8,)))
+    torch.testing.assert_close(block(z, (6, 1, 1)), z + expected if residual else expected)
+    assert (FINAL.block, MARCH_2024.block) == ("residual", "bare")
+
+
+def test_spatial_mixing_adds_its_branches_and_its_input() -> None:
+    torch.manual_seed(0)
+    layer = SpatialMixing(4).double()
+    x = torch.randn(2, 4, 5, 6, 7, dtype=torch.float64)
+
+    def step(convolution: nn.Conv3d, x: Tensor) -> Tensor:
+        y = F.conv3d(x, convolution.weight, convolution.bias, padding=convolution.kernel_size[0] // 2)
+        mean = y.mean((2, 3, 4), keepdim=True)
+        return torch.relu((y - mean) / (y.var((2, 3, 4), unbiased=False, keepdim=True) + 1e-5).sqrt())
+
+    wide = step(layer.wide[1][0], step(layer.wide[0][0], x))
+    torch.testing.assert_close(layer(x), step(layer.merge[0], wide + step(layer.narrow[0], x)) + x)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scan": "trio"}, r"scan 'trio' is unknown. Did you mean 'tri'\?.*forward, bidirectional, tri, cross"),
+        ({"num_slices": "dept"}, "Did you mean 'depth'"),
+        ({"scan": "cross", "d_conv": 3}, "d_conv=3 would change nothing; leave it at 4"),
+        ({"mlp_ratio": 0}, "mlp_ratio must be at least 1"),
+    ],
+)
+def test_wrong_option_is_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        models.create("segmamba", in_channels=4, out_channels=4, image_size=32, **options)

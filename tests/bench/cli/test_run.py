@@ -288,3 +288,32 @@ def test_a_kill_leaves_no_record_that_claims_to_be_complete(phantoms: Path, tmp_
     run.kill()
     run.communicate()
     assert _record(tmp_path).status == "running"
+
+
+def test_all_stands_for_the_table_of_the_paper(tiny_run: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    import models
+    from bench.schedule import inline
+
+    asked: list[str] = []
+    monkeypatch.setattr(inline, "run_inline", lambda jobs, _run: asked.extend(job.model for job in jobs) or [])
+    assert tiny_run("--model", "all,nnunet", "--protocol", "demo", "--set", "data.patch_size=64").status == 0
+    assert asked == ["segresnet", *(name for name in models.SEGMAMBA_TABLE_1 if name != "segresnet"), "nnunet"]
+
+
+def test_a_patch_that_a_network_does_not_take_is_answered_with_one_that_fits(tiny_run: Bench) -> None:
+    answer = tiny_run("--model", "swinunetr", "--set", "data.patch_size=40,64,64")
+    assert answer.status == 2
+    assert "Nearest: 64×64×64 above" in answer.err
+    assert "--set data.patch_size=64,64,64" in answer.err
+
+
+def test_deep_supervision_trains(tiny_run: Bench, tmp_path: Path) -> None:
+    answer = tiny_run(
+        *("--model", "mednext_s", "--set", "model_options.mednext_s.deep_supervision=true"),
+        *("--set", "model_options.mednext_s.n_channels=4", "--set", "evaluate.untrained=false"),
+        *("--results", tmp_path / "deep"),
+    )
+    assert answer.status == 0, answer.err
+    record = next(r for r in Store(tmp_path / "deep").records() if r.content["job"]["model"] == "mednext_s")
+    assert record.content["job"]["model_options"]["deep_supervision"] is True
+    assert pd.read_csv(record.folder / "history.csv")["loss"].notna().all()
