@@ -6,7 +6,7 @@ code. `SEGMAMBA_TABLE_1` names those that the SegMamba paper compares. Nothing h
 built.
 """
 
-from models.published import load_published
+from models.loading import load_published
 from models.registry import card, create, names, options, register, resolve_options
 
 # Imported for its effect: each of its modules registers a network.

@@ -40,101 +40,67 @@ _BOT = ModelCard(
     unused=("decoder.heads.[0-3].*",),
 )
 
+_ENC = replace(
+    _BOT,
+    name="umamba_enc",
+    title="U-Mamba Enc: residual U-Net with Mamba after every encoder stage",
+    deviations=(
+        *_BOT.deviations,
+        "As in the released code nothing goes around the Mamba layers, so that rounding errors about double from "
+        "stage to stage: results in half precision are far from those in fp32, and its authors advise against it.",
+    ),
+    fixed_size=True,
+    parameters_4to4=42_755_220,
+    gmacs_128=1007.48,
+    scan_gmacs_128=13.04,
+)
+
 # A block of two convolutions beside one of kernel 1 without a norm; those after it in a stage are nnU-Net's.
 _BLOCKS: Rules = (
     (r"\.0\.conv([12])\.conv\.", r".0.conv\1."),
     (r"\.0\.conv([12])\.norm\.", r".0.norm\1."),
     (r"\.0\.shortcut\.", ".0.conv3."),
 )
-
-
-@register(
-    _BOT,
-    Published(
-        rules=(
-            *NNUNET_DECODER,
-            (r"^encoder\.stages\.5\.0\.", "encoder.stages.5."),
-            (r"^encoder\.stages\.5\.1\.(norm|mamba)\.", r"mamba_layer.\1."),
-            *_BLOCKS,
-            (r"^decoder\.enlarge\.", "decoder.upsample_layers."),
-        ),
-        aliases=NNUNET_ALIASES,
-    ),
+_BOT_NAMES: Rules = (
+    (r"^encoder\.stages\.5\.0\.", "encoder.stages.5."),
+    (r"^encoder\.stages\.5\.1\.(norm|mamba)\.", r"mamba_layer.\1."),
 )
-def umamba_bot(
-    in_channels: int,
-    out_channels: int,
-    image_size: tuple[int, int, int],
-    *,
-    feat_size: tuple[int, ...] = (32, 64, 128, 256, 320, 320),
-    deep_supervision: bool = False,
-) -> nn.Module:
-    """Build U-Mamba Bot.
-
-    Args:
-        in_channels: number of image channels.
-        out_channels: number of logits per voxel.
-        image_size: (D, H, W) in voxels.
-        feat_size: channels at the six stages, from full resolution down.
-        deep_supervision: in training also return logits at 1/2, 1/4, 1/8 and 1/16 of the image.
-
-    Raises:
-        ModelError: a count is below 1, or not six stages are given.
-    """
-    check_scales("umamba_bot", _STAGES, feat_size=feat_size)
-    from models.umamba import build_umamba
-
-    return build_umamba(in_channels, out_channels, image_size, feat_size, False, deep_supervision)
-
-
-@register(
-    replace(
-        _BOT,
-        name="umamba_enc",
-        title="U-Mamba Enc: residual U-Net with Mamba after every encoder stage",
-        deviations=(
-            *_BOT.deviations,
-            "As in the released code nothing goes around the Mamba layers, so that rounding errors about double from "
-            "stage to stage: results in half precision are far from those in fp32, and its authors advise against it.",
-        ),
-        fixed_size=True,
-        parameters_4to4=42_755_220,
-        gmacs_128=1007.48,
-        scan_gmacs_128=13.04,
-    ),
-    Published(
-        rules=(
-            *NNUNET_DECODER,
-            (r"^encoder\.stages\.(\d)\.0\.(\d)", r"encoder.stages.\1.\2"),
-            (r"^encoder\.stages\.(\d)\.1\.(norm|mamba)\.", r"encoder.mamba_layers.\1.\2."),
-            *_BLOCKS,
-            (r"^decoder\.enlarge\.", "decoder.upsample_layers."),
-        ),
-        aliases=NNUNET_ALIASES,
-    ),
+_ENC_NAMES: Rules = (
+    (r"^encoder\.stages\.(\d)\.0\.(\d)", r"encoder.stages.\1.\2"),
+    (r"^encoder\.stages\.(\d)\.1\.(norm|mamba)\.", r"encoder.mamba_layers.\1.\2."),
 )
-def umamba_enc(
-    in_channels: int,
-    out_channels: int,
-    image_size: tuple[int, int, int],
-    *,
-    feat_size: tuple[int, ...] = (32, 64, 128, 256, 320, 320),
-    deep_supervision: bool = False,
-) -> nn.Module:
-    """Build U-Mamba Enc.
 
-    Args:
-        in_channels: number of image channels.
-        out_channels: number of logits per voxel.
-        image_size: (D, H, W) in voxels; where a stage has no more voxels than channels, the channels are the tokens
-            and the shapes of the parameters depend on it.
-        feat_size: channels at the six stages, from full resolution down.
-        deep_supervision: in training also return logits at 1/2, 1/4, 1/8 and 1/16 of the image.
 
-    Raises:
-        ModelError: a count is below 1, or not six stages are given.
-    """
-    check_scales("umamba_enc", _STAGES, feat_size=feat_size)
-    from models.umamba import build_umamba
+def _register(card: ModelCard, names: Rules, everywhere: bool) -> None:
+    rules = (*NNUNET_DECODER, *names, *_BLOCKS, (r"^decoder\.enlarge\.", "decoder.upsample_layers."))
 
-    return build_umamba(in_channels, out_channels, image_size, feat_size, True, deep_supervision)
+    @register(card, Published(rules, aliases=NNUNET_ALIASES))
+    def build(
+        in_channels: int,
+        out_channels: int,
+        image_size: tuple[int, int, int],
+        *,
+        feat_size: tuple[int, ...] = (32, 64, 128, 256, 320, 320),
+        deep_supervision: bool = False,
+    ) -> nn.Module:
+        """Build a U-Mamba.
+
+        Args:
+            in_channels: number of image channels.
+            out_channels: number of logits per voxel.
+            image_size: (D, H, W) in voxels. In Enc, where a stage has no more voxels than channels, the channels are
+                the tokens, and shapes of parameters depend on it.
+            feat_size: channels at the six stages, from full resolution down.
+            deep_supervision: in training also return logits at 1/2, 1/4, 1/8 and 1/16 of the image.
+
+        Raises:
+            ModelError: a count is below 1, or not six stages are given.
+        """
+        check_scales(card.name, _STAGES, feat_size=feat_size)
+        from models.umamba import build_umamba
+
+        return build_umamba(in_channels, out_channels, image_size, feat_size, everywhere, deep_supervision)
+
+
+_register(_BOT, _BOT_NAMES, everywhere=False)
+_register(_ENC, _ENC_NAMES, everywhere=True)

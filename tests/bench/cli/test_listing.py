@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -40,3 +41,9 @@ def test_an_unknown_model_is_answered_with_the_nearest(bench: Callable) -> None:
     answer = bench("models", "mednext")
     assert answer.status == 2
     assert "Did you mean 'mednext_" in answer.err
+
+
+def test_readme_shows_the_table_as_it_is(bench: Callable) -> None:
+    readme = (Path(models.__file__).parents[1] / "README.md").read_text()
+    table, _, _ = bench("models").out.partition("\n\n")
+    assert "\n".join(line.rstrip() for line in table.splitlines()) in readme
