@@ -131,8 +131,7 @@ class PatchEmbedding(nn.Module):
         last = len(self.convolutions) - 1
         for index, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             x = convolution(x)
-            # Contiguous, since these convolutions train faster with channels first: on an H200 a step at 128³ with
-            # batch 2 in bf16 takes 68 ms instead of 85.
+            # Contiguous, since on GPUs these convolutions train faster with channels first.
             x = norm((x if index == last else F.gelu(x)).movedim(1, -1)).movedim(-1, 1).contiguous()
         return x.movedim(1, -1)
 
