@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class VolumeRule:
+    """A rule for the number of voxels in an image.
+
+    Attributes:
+        multiple: D·H·W must be a multiple of this.
+        options: names and values of options; it holds for networks that have them all.
+        way_out: what lifts the rule, in words.
+    """
+
+    multiple: int
+    options: tuple[tuple[str, object], ...]
+    way_out: str
+
+    def __str__(self) -> str:
+        told = ", ".join(f"{option}={value!r}" for option, value in self.options)
+        return f"D·H·W a multiple of {self.multiple} with {told}; {self.way_out}"
 
 
 @dataclass(frozen=True)
@@ -30,7 +50,7 @@ class ModelCard:
         gmacs_128: 10⁹ multiply-accumulates of convolutions, matrix products and attention in one inference of
             such a network at 128³ voxels; None where nobody counted.
         scan_gmacs_128: 10⁹ multiply-accumulates of its selective scans, on top.
-        volume_multiple: with default options D·H·W must be a multiple of this, in voxels.
+        volume_rule: what D·H·W must be besides, for some options; None where the axes alone decide.
         unused: patterns (as of a shell) of parameters that take no part in the result with default options; they
             are kept since the authors' network has them, need no gradient and are counted above.
     """
@@ -51,18 +71,21 @@ class ModelCard:
     parameters_4to4: int
     gmacs_128: float | None = None
     scan_gmacs_128: float = 0.0
-    volume_multiple: int = 1
+    volume_rule: VolumeRule | None = None
     unused: tuple[str, ...] = ()
 
-    @property
-    def size_rule(self) -> str:
-        """Which image sizes the network takes, in words."""
+    def volume_multiple(self, options: Mapping[str, object]) -> int:
+        """What D·H·W must be a multiple of in a network with these options; 1 where any will do."""
+        rule = self.volume_rule
+        return rule.multiple if rule and all(options.get(o) == value for o, value in rule.options) else 1
+
+    def size_words(self, options: Mapping[str, object]) -> str:
+        """The rule for image sizes of a network with these options, in words."""
         multiples = self.size_multiples
-        multiple = str(multiples[0]) if len(set(multiples)) == 1 else "×".join(map(str, multiples))
-        rule = f"multiples of {multiple}, from {self.minimum_size}"
-        if self.volume_multiple > 1:
-            rule += f", D·H·W of {self.volume_multiple}"
-        return f"{rule}; fixed" if self.fixed_size else rule
+        multiple = str(multiples[0]) if len(set(multiples)) == 1 else ", ".join(map(str, multiples)) + " (D, H, W)"
+        words = f"each axis must be at least {self.minimum_size} and a multiple of {multiple}"
+        volume = self.volume_multiple(options)
+        return f"{words}, and D·H·W a multiple of {volume}" if volume > 1 else words
 
     @property
     def size_multiples(self) -> tuple[int, int, int]:

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from models.card import ModelCard
 from models.errors import ModelError
 from models.published import Published
-from models.request import check_channels, check_options, check_size, is_option_default, unknown
+from models.request import check_channels, check_options, is_option_default, unknown
+from models.size import check_size
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,8 +93,8 @@ def create(
     """
     entry = _entry(name)
     check_channels(name, in_channels, out_channels)
-    size = check_size(entry.card, image_size)
-    network = entry.builder(in_channels, out_channels, size, **check_options(name, entry.options, options))
+    resolved = check_options(name, entry.options, options)
+    network = entry.builder(in_channels, out_channels, check_size(entry.card, image_size, resolved), **resolved)
     cast(Any, network).registered_name = name  # by which `load_published` knows the names in its authors' files
     return network
 

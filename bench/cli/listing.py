@@ -24,7 +24,7 @@ def list_models(name: Name = "") -> None:
     rows = []
     for card in map(models.card, models.names()):
         paper = f"{card.paper.partition(',')[0]} ({card.year})"
-        rows.append([card.name, card.family, f"{card.parameters_4to4:,}", _gmacs(card), card.size_rule, paper])
+        rows.append([card.name, card.family, f"{card.parameters_4to4:,}", _gmacs(card), _sizes(card), paper])
     _print_rows(["name", "family", "parameters", "GMACs at 128³", "size (D, H, W)", "paper"], rows)
     typer.echo(
         "\nParameters and multiply-accumulates of one inference with 4 input and 4 output channels and default options;"
@@ -48,6 +48,16 @@ def _gmacs(card: ModelCard) -> str:
     if card.gmacs_128 is None:
         return "not counted"
     return f"{card.gmacs_128:,.1f}" + (f" + {card.scan_gmacs_128:.1f} scan" if card.scan_gmacs_128 >= 0.05 else "")
+
+
+def _sizes(card: ModelCard) -> str:
+    import models
+
+    multiples = sorted(set(card.size_multiples))
+    volume = card.volume_multiple(models.options(card.name))
+    rule = f"multiples of {'/'.join(map(str, multiples))}, from {card.minimum_size}"
+    rule += f", D·H·W of {volume}" if volume > 1 else ""
+    return f"{rule}; fixed" if card.fixed_size else rule
 
 
 def _print_rows(headers: list[str], rows: list[list[str]]) -> None:

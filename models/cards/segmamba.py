@@ -6,12 +6,12 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from models.card import ModelCard
+from models.card import ModelCard, VolumeRule
 from models.cards.shared_names import UXNET_DECODER, Rules
 from models.errors import ModelError
 from models.published import Published
 from models.registry import register
-from models.request import at_least_one, check_scales, check_volume, one_of
+from models.request import at_least_one, check_scales, one_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,8 +22,8 @@ _SCANS = ("forward", "bidirectional", "tri", "cross")
 _SLICES = ("published", "depth")
 _SUFFIXES = ("", "_b", "_s")  # of the released code, for the orders forward, backward, slices
 
-# Each scale's tokens divide into its published number of slices if D·H·W is a multiple of this.
-_SLICED_VOLUME = 8 * 16**3
+# For each scale's tokens to divide into its published number of slices.
+_SLICED = VolumeRule(8 * 16**3, (("scan", "tri"), ("num_slices", "published")), 'num_slices="depth" takes any volume')
 
 _PAPER = (
     "Xing et al., SegMamba: Long-range Sequential Modeling Mamba For 3D Medical Image Segmentation, arXiv:2401.13560"
@@ -66,6 +66,7 @@ _EQUATION_1 = ModelCard(
     parameters_4to4=58_242_916,
     gmacs_128=1399.97,
     scan_gmacs_128=4.88,
+    volume_rule=_SLICED,
 )
 
 _FINAL = replace(
@@ -86,7 +87,6 @@ _FINAL = replace(
     parameters_4to4=67_416_196,
     gmacs_128=1468.69,
     scan_gmacs_128=14.64,
-    volume_multiple=_SLICED_VOLUME,
 )
 
 _MARCH_2024 = replace(
@@ -106,7 +106,6 @@ _JANUARY_2024 = replace(
     parameters_4to4=56_976_964,
     gmacs_128=1406.83,
     scan_gmacs_128=9.76,
-    volume_multiple=1,
 )
 
 
@@ -136,7 +135,7 @@ def _register(card: ModelCard, published: Published, variant: str, default_mlp_r
     def build(
         in_channels: int,
         out_channels: int,
-        image_size: tuple[int, int, int],
+        _image_size: tuple[int, int, int],
         *,
         feat_size: tuple[int, ...] = (48, 96, 192, 384),
         depths: tuple[int, ...] = (2, 2, 2, 2),
@@ -152,7 +151,6 @@ def _register(card: ModelCard, published: Published, variant: str, default_mlp_r
         Args:
             in_channels: number of image channels.
             out_channels: number of logits per voxel.
-            image_size: (D, H, W) in voxels.
             feat_size: channels at 1/2, 1/4, 1/8 and 1/16 of the image; under equation 1 the first is a multiple of
                 `in_channels`.
             depths: Mamba layers at each of these scales.
@@ -166,8 +164,7 @@ def _register(card: ModelCard, published: Published, variant: str, default_mlp_r
             num_slices: runs of the slice order: ``published`` (64, 32, 16, 8) or the ``depth`` of each scale.
 
         Raises:
-            ModelError: an option is out of its range, the depth-wise stem does not divide, or the published slices do
-                not divide the volume.
+            ModelError: an option is out of its range, or the depth-wise stem does not divide.
         """
         name = card.name
         at_least_one(name, d_state=d_state, d_conv=d_conv, expand=expand, mlp_ratio=mlp_ratio)
@@ -181,9 +178,6 @@ def _register(card: ModelCard, published: Published, variant: str, default_mlp_r
                 f'{name}: scan="cross" has a 3³ convolution in place of the causal one, so d_conv={d_conv} would '
                 f"change nothing; leave it at {_D_CONV}."
             )
-        if scan == "tri" and num_slices == "published":
-            why = 'so that the published slices divide each scale (num_slices="depth" takes any size)'
-            check_volume(replace(card, volume_multiple=_SLICED_VOLUME), image_size, why)
         from models import segmamba
 
         return segmamba.SegMamba(

@@ -181,7 +181,7 @@ def test_size_rule_may_differ_between_axes(monkeypatch: pytest.MonkeyPatch) -> N
         return SimpleNamespace(size=image_size)
 
     assert models.create("flat", in_channels=1, out_channels=1, image_size=[4, 8, 32]).size == (4, 8, 32)
-    with pytest.raises(ModelError, match=r"multiple of 2, 8, 32 \(D, H, W\). Nearest: 4×8×32 below, 4×16×64 above"):
+    with pytest.raises(ModelError, match=r"multiple of 2, 8, 32 \(D, H, W\)\. Nearest: 4×8×32 below, 4×16×64 above"):
         models.create("flat", in_channels=1, out_channels=1, image_size=(4, 9, 33))
 
 

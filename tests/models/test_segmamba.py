@@ -199,7 +199,7 @@ def test_published_slices_are_the_depths_of_the_published_patch() -> None:
 
 def test_true_depth_takes_any_size_and_equals_the_published_slices_where_they_agree() -> None:
     options = {"in_channels": 4, "out_channels": 2, "feat_size": WIDTHS, "depths": (1, 1, 1, 1)}
-    with pytest.raises(ImageSizeError, match=r"Nearest: 32×32×32 below, 64×64×64 above.*") as refused:
+    with pytest.raises(ImageSizeError, match="Nearest: 32×32×32 below, 64×64×64 above") as refused:
         models.create("segmamba_release", image_size=48, **options)
     assert 'num_slices="depth"' in str(refused.value)
     network = models.create("segmamba_release", image_size=48, num_slices="depth", **options)
@@ -229,6 +229,11 @@ def test_true_depth_takes_any_size_and_equals_the_published_slices_where_they_ag
         ((64, 64, 48), None),
         ((128, 160, 112), None),
         ((32, 48, 32), "Nearest: 32×32×32 below, 32×64×32 above"),
+        (40, "Nearest: 32×32×32 below, 64×64×64 above"),
+        (100, "Nearest: 96×96×96 below, 128×128×128 above"),
+        ((50, 50, 70), "Nearest: 48×32×64 below, 64×64×80 above"),
+        (16, "Nearest: 32×32×32 above"),
+        ((32, 32, 16), "Nearest: 32×32×32 above"),
     ],
 )
 def test_sizes_that_the_published_slices_do_not_divide_are_refused(size: object, nearest: str | None) -> None:
@@ -238,7 +243,20 @@ def test_sizes_that_the_published_slices_do_not_divide_are_refused(size: object,
     else:
         with pytest.raises(ModelError, match=nearest):
             models.create("segmamba_release", **request)
-    models.create("segmamba_2024_01", **request)
+
+
+def test_rule_of_the_slices_holds_for_the_networks_that_have_them_alone() -> None:
+    request = {"in_channels": 4, "out_channels": 4, "image_size": 48, "feat_size": WIDTHS}
+    for name, options in (
+        ("segmamba", {}),
+        ("segmamba_2024_01", {}),
+        ("segmamba_release", {"scan": "cross"}),
+        ("segmamba", {"scan": "tri", "num_slices": "depth"}),
+    ):
+        models.create(name, **request, **options)
+    for name in ("segmamba", "segmamba_2024_01", "segmamba_2024_03"):
+        with pytest.raises(ImageSizeError, match="D·H·W a multiple of 32768"):
+            models.create(name, **request, scan="tri")
 
 
 @pytest.mark.parametrize("residual", [False, True])

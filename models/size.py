@@ -1,0 +1,78 @@
+"""Which image sizes a network takes, and the nearest to one that it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from math import prod
+
+from models.card import ModelCard
+from models.errors import ImageSizeError, ModelError
+from models.request import conforms
+
+Size = tuple[int, int, int]
+
+
+def check_size(card: ModelCard, image_size: object, options: Mapping[str, object]) -> Size:
+    """The image size as (D, H, W) in voxels.
+
+    Args:
+        card: of the network.
+        image_size: one integer or three.
+        options: all options that the network will be built with.
+
+    Raises:
+        ModelError: it is no size.
+        ImageSizeError: it breaks the card's rule; the message names the nearest sizes that do not, cubes where a cube
+            was asked for.
+    """
+    size = _as_triple(card.name, image_size)
+    volume = card.volume_multiple(options)
+    below, above = (_nearest(card, size, volume, up=up) for up in (False, True))
+    if size == below:
+        return size
+    assert above is not None
+    rule = card.volume_rule
+    way_out = f" ({rule.way_out})" if rule and volume > 1 else ""
+    smaller = f"{_show(below)} below, " if below is not None else ""
+    raise ImageSizeError(
+        f"{card.name}: image size {_show(size)} (D×H×W) does not fit; {card.size_words(options)}{way_out}. "
+        f"Nearest: {smaller}{_show(above)} above.",
+        above,
+    )
+
+
+def _as_triple(name: str, image_size: object) -> Size:
+    if conforms(image_size, int):
+        image_size = (image_size,) * 3
+    if isinstance(image_size, Sequence) and len(image_size) == 3:
+        depth, height, width = image_size
+        if all(conforms(extent, int) and extent >= 1 for extent in image_size):
+            return (int(depth), int(height), int(width))
+    raise ModelError(
+        f"{name}: image_size must be one positive integer or three (D, H, W), in voxels; got {image_size!r}."
+    )
+
+
+def _nearest(card: ModelCard, size: Size, volume: int, *, up: bool) -> Size | None:
+    """The allowed size nearest to `size` in the sum of its axes, none of them shorter (or longer); None without one."""
+    axes = []
+    for extent, multiple in zip(size, card.size_multiples, strict=True):
+        smallest = -(-card.minimum_size // multiple) * multiple
+        # So many steps along one axis make any volume a multiple, whatever the other axes are.
+        steps = range(max(1, volume // prod(card.size_multiples)))
+        if up:
+            first = max(smallest, -(-extent // multiple) * multiple)
+            axes.append([first + step * multiple for step in steps])
+        else:
+            last = extent // multiple * multiple
+            axes.append([found for step in steps if (found := last - step * multiple) >= smallest])
+    depths, heights, widths = axes
+    cube = len(set(size)) == 1 and len(set(card.size_multiples)) == 1
+    candidates: Iterable[Size] = zip(depths, heights, widths, strict=True) if cube else product(depths, heights, widths)
+    allowed = [candidate for candidate in candidates if prod(candidate) % volume == 0]
+    return min(allowed, key=lambda candidate: abs(sum(candidate) - sum(size)), default=None)
+
+
+def _show(size: Sequence[int]) -> str:
+    return "×".join(map(str, size))
