@@ -34,13 +34,8 @@ def make_plan(
     """Every model with every seed on one dataset under one protocol.
 
     Raises:
-        BenchError: the protocol gives options to a model that does not exist.
         DataError: the dataset cannot be split.
     """
-
-    for name in protocol.model_options:
-        if name not in models.names():
-            raise BenchError(unknown("model in model_options", name, models.names()))
     cases = dataset.cases()
     fractions = (protocol.split.train, protocol.split.validation, protocol.split.test)
     split = split_cases({case.id: case.patient for case in cases}, fractions=fractions, seed=protocol.split.seed)

@@ -8,6 +8,10 @@ class ModelError(ValueError):
     """
 
 
+class PublishedWarning(UserWarning):
+    """What a file of published weights cannot tell and whoever loads it must know."""
+
+
 class ImageSizeError(ModelError):
     """An image size that a network does not take.
 

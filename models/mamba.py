@@ -114,14 +114,14 @@ class MultiOrderMamba(nn.Module):
         dim: channels of the tokens.
         orders: among ``forward``, ``backward`` and ``slices``.
         num_slices: runs that the sequence is cut into in the order ``slices``, which visits the first token of each
-            run, then the second of each; 0 for as many as the volume is deep.
+            run, then the second of each; None for as many as the volume is deep.
         d_state: states per inner channel.
         d_conv: extent of the causal convolutions in tokens.
         expand: inner channels per channel.
     """
 
     def __init__(
-        self, dim: int, orders: Sequence[str], num_slices: int, d_state: int, d_conv: int, expand: int
+        self, dim: int, orders: Sequence[str], num_slices: int | None, d_state: int, d_conv: int, expand: int
     ) -> None:
         super().__init__()
         inner = expand * dim

@@ -12,6 +12,8 @@ from timm.layers import DropPath, trunc_normal_
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.stochastic_depth import rising_rates
+
 _PATCH = 4
 _MLP_RATIO = 4
 _STAGES = 4
@@ -50,7 +52,7 @@ class NnFormer(nn.Module):
         widths = [width << stage for stage in range(_STAGES)]
         grids = [tuple(extent // (_PATCH << stage) for extent in image_size) for stage in range(_STAGES)]
         self.embedding = PatchEmbedding(in_channels, width)
-        rates = _rising(drop_path_rate, depths)
+        rates = rising_rates(drop_path_rate, depths)
         self.encoder = nn.ModuleList(
             nn.ModuleList(
                 SwinBlock(widths[stage], num_heads[stage], Window(grids[stage], windows[stage], block % 2 == 1), rate)
@@ -60,7 +62,7 @@ class NnFormer(nn.Module):
         )
         self.downs = nn.ModuleList(Halving(channels) for channels in widths[:-1])
         self.norms = nn.ModuleList(map(nn.LayerNorm, widths))
-        rates = _rising(drop_path_rate, depths[-2::-1])
+        rates = rising_rates(drop_path_rate, depths[-2::-1])
         # From coarse to fine, as it runs.
         self.ups = nn.ModuleList(Doubling(channels) for channels in reversed(widths[1:]))
         self.decoder = nn.ModuleList(
@@ -76,19 +78,13 @@ class NnFormer(nn.Module):
             nn.ConvTranspose3d(channels, out_channels, _PATCH, stride=_PATCH)
             for channels in widths[: _STAGES - 1 if deep_supervision else 1]
         )
-        self._image_size = image_size
         self._deep_supervision = deep_supervision
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         """Images (B, in_channels, *image_size) to logits (B, out_channels, *image_size).
 
         In training with deep supervision a list: these logits, then those at 1/2 and 1/4.
-
-        Raises:
-            ValueError: the images are of another size than the network was built for.
         """
-        if image.shape[2:] != self._image_size:
-            raise ValueError(f"nnFormer was built for images of {self._image_size}; got {tuple(image.shape[2:])}.")
         x = self.embedding(image)
         skips = []
         for stage, blocks in enumerate(self.encoder):
@@ -306,9 +302,3 @@ def published_offset_index(edge: int) -> Tensor:
     coordinates = torch.cartesian_prod(*(torch.arange(edge),) * 3)
     offsets = coordinates.unsqueeze(1) - coordinates.unsqueeze(0) + edge - 1
     return (offsets * torch.tensor([3 * edge - 1, 2 * edge - 1, 1])).sum(-1)
-
-
-def _rising(rate: float, depths: Sequence[int]) -> list[list[float]]:
-    """Rates from 0 to `rate`, evenly over all blocks, by stage."""
-    rates = iter(torch.linspace(0, rate, sum(depths), device="cpu").tolist())
-    return [[next(rates) for _ in range(depth)] for depth in depths]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-_SLOPE = 0.01
+SLOPE = 0.01
 
 
 class UNet(nn.Module):
@@ -112,7 +112,7 @@ class ConvNorm(nn.Sequential):
         self.conv = nn.Conv3d(channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=bias)
         self.norm = nn.InstanceNorm3d(out_channels, affine=True)
         if activate:
-            self.activation = nn.LeakyReLU(_SLOPE)
+            self.activation = nn.LeakyReLU(SLOPE)
 
 
 class ResidualBlock(nn.Module):
@@ -127,7 +127,7 @@ class ResidualBlock(nn.Module):
             self.shortcut.append(nn.AvgPool3d(stride))
         if channels != out_channels:
             self.shortcut.append(ConvNorm(channels, out_channels, kernel_size=1, bias=False, activate=False))
-        self.activation = nn.LeakyReLU(_SLOPE)
+        self.activation = nn.LeakyReLU(SLOPE)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, D, H, W) to (B, out_channels, D/stride, ...)."""
@@ -179,7 +179,7 @@ def initialise(network: nn.Module) -> None:
     """He initialisation of all convolutions, biases at zero, as nnU-Net and U-Mamba start."""
     for module in network.modules():
         if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
-            nn.init.kaiming_normal_(module.weight, a=_SLOPE)
+            nn.init.kaiming_normal_(module.weight, a=SLOPE)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 

@@ -27,7 +27,7 @@ from models.card import ModelCard
 from models.errors import ModelError
 from models.published import Published
 from models.request import check_channels, check_options, is_option_default, unknown
-from models.size import check_size
+from models.size import SizeGuard, check_size
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,10 +57,16 @@ def register(card: ModelCard, published: Published | None = None) -> Callable[[B
         published: how its authors' files name its parameters; by default as the network itself does.
 
     Raises:
-        ModelError: the name is taken by another builder, or an option has no default that gives a type.
+        ModelError: the name is taken by another builder, an option has no default that gives a type, or the card's
+            rule for sizes is none.
     """
 
     def decorate(builder: Builder) -> Builder:
+        if min(*card.size_multiples, card.minimum_size) < 1:
+            raise ModelError(
+                f"{card.name}: the card's size_multiple and minimum_size must be at least 1, in voxels; got "
+                f"{card.size_multiple} and {card.minimum_size}."
+            )
         known = _entries.get(card.name)
         if known is not None and _where(known.builder) != _where(builder):  # a reloaded module may come again
             raise ModelError(
@@ -94,7 +100,16 @@ def create(
     entry = _entry(name)
     check_channels(name, in_channels, out_channels)
     resolved = check_options(name, entry.options, options)
-    network = entry.builder(in_channels, out_channels, check_size(entry.card, image_size, resolved), **resolved)
+    size = check_size(entry.card, image_size, resolved)
+    try:
+        network = entry.builder(in_channels, out_channels, size, **resolved)
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in str(error):
+            raise
+        told = ", ".join(f"{option}={value!r}" for option, value in resolved.items())
+        raise ModelError(f"{name}: there is not enough memory for a network with {told}.") from error
+    if entry.card.fixed_size:
+        network.register_forward_pre_hook(SizeGuard(name, size))
     cast(Any, network).registered_name = name  # by which `load_published` knows the names in its authors' files
     return network
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from models.errors import ModelError
 
+_TOO_LARGE = 2**31  # larger counts and extents overflow in the libraries below
 _KINDS: dict[type, str] = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
 
 
@@ -73,6 +74,14 @@ def one_of(name: str, option: str, value: object, allowed: Sequence[str]) -> Non
         raise unknown(f"{name}: {option}", str(value), allowed, f"There are: {', '.join(allowed)}.")
 
 
+def multiple_of(name: str, multiple: int, **values: int) -> None:
+    """Raise ModelError, with the next that would do, unless each of the named options is a positive multiple."""
+    for option, value in values.items():
+        if value < 1 or value % multiple:
+            above = max(1, -(-value // multiple)) * multiple
+            raise ModelError(f"{name}: {option} must be a multiple of {multiple}, such as {above}; got {value}.")
+
+
 def probability(name: str, **values: float) -> None:
     """Raise ModelError unless each of the named options is at least 0 and below 1."""
     for option, value in values.items():
@@ -81,6 +90,9 @@ def probability(name: str, **values: float) -> None:
 
 
 def _typed(name: str, option: str, default: object, value: object) -> object:
+    for item in value if isinstance(value, list | tuple) else (value,):
+        if isinstance(item, Real) and abs(item) >= _TOO_LARGE:
+            raise ModelError(f"{name}: option {option}={value!r} is too large; expected less than 2³¹.")
     kind: Any = type(default[0] if isinstance(default, tuple) else default)
     expected = _KINDS[kind]
     if not isinstance(default, tuple):

@@ -3,48 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Literal
 
 from torch import Tensor, nn
 
 from models.decoder import UxNetDecoder
 from models.mamba import CrossScanMamba, Mamba, MultiOrderMamba
 from models.norm import ChannelsFirstLayerNorm
+from models.segmamba_variant import Variant
 
 # Depth of each scale for the published patch of 128³ voxels, which the released code takes for any other too.
 PUBLISHED_SLICES = (64, 32, 16, 8)
 
 _ORDERS = {"bidirectional": ("forward", "backward"), "tri": ("forward", "backward", "slices")}
-
-
-@dataclass(frozen=True)
-class Variant:
-    """What the states of SegMamba differ in.
-
-    Attributes:
-        stem: the first convolution, 7³ with stride 2: ``depthwise``, ``plain`` or ``normed`` (then a layer norm).
-        norm: before the convolutions that halve the size and before perceptrons on the skips: ``layer`` over the
-            channels or ``instance``.
-        spatial_mixing: a `SpatialMixing` before the Mamba layers of each scale.
-        block: ``equation_1`` (a residual around Mamba and one around a perceptron), ``residual`` (around Mamba, no
-            perceptron) or ``bare`` (Mamba alone).
-        skip_perceptron: norm and perceptron between each scale and the decoder.
-    """
-
-    stem: Literal["depthwise", "plain", "normed"]
-    norm: Literal["layer", "instance"]
-    spatial_mixing: bool
-    block: Literal["equation_1", "residual", "bare"]
-    skip_perceptron: bool
-
-
-EQUATION_1 = Variant("depthwise", "layer", False, "equation_1", False)
-JANUARY_2024 = Variant("normed", "layer", False, "bare", True)
-MARCH_2024 = Variant("plain", "instance", True, "bare", True)
-FINAL = Variant("plain", "instance", True, "residual", True)
 
 
 class SegMamba(nn.Module):
@@ -58,7 +30,7 @@ class SegMamba(nn.Module):
         depths: blocks at each scale.
         mlp_ratio: hidden channels of the perceptrons per channel.
         scan: orders in which a volume is read: ``forward``, ``bidirectional``, ``tri`` or ``cross``.
-        num_slices: runs of the inter-slice order at each scale, 0 for the depth of the volume; only ``tri`` has it.
+        num_slices: runs of the inter-slice order at each scale, None for the depth of the volume; only ``tri`` has it.
         d_state: see `Mamba`.
         d_conv: see `Mamba`.
         expand: see `Mamba`.
@@ -73,7 +45,7 @@ class SegMamba(nn.Module):
         depths: Sequence[int],
         mlp_ratio: int,
         scan: str,
-        num_slices: Sequence[int],
+        num_slices: Sequence[int | None],
         d_state: int,
         d_conv: int,
         expand: int,
@@ -87,7 +59,10 @@ class SegMamba(nn.Module):
         self.decoder = UxNetDecoder(in_channels, out_channels, feat_size)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Images (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W); D, H, W multiples of 16."""
+        """Images (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W); D, H, W multiples of 16.
+
+        With ``tri``, `num_slices` must divide the voxels of each scale.
+        """
         logits: Tensor = self.decoder(image, self.encoder(image))
         return logits
 
@@ -205,7 +180,7 @@ class SpatialMixing(nn.Module):
         return mixed + x
 
 
-def build_mixer(scan: str, dim: int, num_slices: int, d_state: int, d_conv: int, expand: int) -> nn.Module:
+def build_mixer(scan: str, dim: int, num_slices: int | None, d_state: int, d_conv: int, expand: int) -> nn.Module:
     """The Mamba layer that reads volumes in the orders of `scan`; takes tokens (B, L, dim) and their size (D, H, W)."""
     if scan == "cross":
         return CrossScanMamba(dim, d_state, expand)

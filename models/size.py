@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
-from math import prod
+from math import gcd, prod
+from typing import Any
 
 from models.card import ModelCard
 from models.errors import ImageSizeError, ModelError
@@ -42,6 +43,26 @@ def check_size(card: ModelCard, image_size: object, options: Mapping[str, object
     )
 
 
+class SizeGuard:
+    """A forward pre-hook that refuses images of another size than a network was built for.
+
+    Args:
+        name: of the network.
+        size: (D, H, W) in voxels.
+    """
+
+    def __init__(self, name: str, size: Size) -> None:
+        self._name, self._size = name, size
+
+    def __call__(self, _network: object, inputs: tuple[Any, ...]) -> None:
+        found = tuple(inputs[0].shape[2:]) if inputs else self._size
+        if found != self._size:
+            raise ModelError(
+                f"{self._name}: this network was built for images of {_show(self._size)} (D×H×W), on which shapes of "
+                f"its parameters depend; got {_show(found)}. Build one with image_size={found}."
+            )
+
+
 def _as_triple(name: str, image_size: object) -> Size:
     if conforms(image_size, int):
         image_size = (image_size,) * 3
@@ -60,7 +81,7 @@ def _nearest(card: ModelCard, size: Size, volume: int, *, up: bool) -> Size | No
     for extent, multiple in zip(size, card.size_multiples, strict=True):
         smallest = -(-card.minimum_size // multiple) * multiple
         # So many steps along one axis make any volume a multiple, whatever the other axes are.
-        steps = range(max(1, volume // prod(card.size_multiples)))
+        steps = range(volume // gcd(volume, prod(card.size_multiples)))
         if up:
             first = max(smallest, -(-extent // multiple) * multiple)
             axes.append([first + step * multiple for step in steps])

@@ -57,7 +57,7 @@ class TransBts(nn.Module):
             *(TransformerLayer(dim, mlp_dim, num_heads, dropout_rate) for _ in range(num_layers))
         )
         # The authors' network holds these two and its result does not depend on them.
-        self.unused_encoding = nn.Linear(dim, dim).requires_grad_(False)
+        self.unused_encoding = nn.Linear(in_channels * widths[-1], dim).requires_grad_(False)
         self.unused_norm = nn.LayerNorm(dim).requires_grad_(False)
 
         self.narrow = ConvPair(dim, widths[-1])
@@ -67,14 +67,7 @@ class TransBts(nn.Module):
         self.head = nn.Conv3d(width, out_channels, kernel_size=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Images (B, in_channels, *image_size) to logits (B, out_channels, *image_size).
-
-        Raises:
-            ValueError: the images are of another size than the network was built for.
-        """
-        if tuple(extent // 8 for extent in image.shape[2:]) != self._grid:
-            expected = tuple(8 * extent for extent in self._grid)
-            raise ValueError(f"TransBTS was built for images of {expected}; got {tuple(image.shape[2:])}.")
+        """Images (B, in_channels, *image_size) to logits (B, out_channels, *image_size)."""
         x = self.stages[0](self.stem(image))
         skips = []
         for down, stage in zip(self.downs, self.stages[1:], strict=True):

@@ -8,10 +8,8 @@ from math import prod
 from torch import Tensor, nn
 
 from models.mamba import Mamba
-from models.nnunet import ConvNorm, Decoder, Encoder, UNet, initialise, residual_blocks
+from models.nnunet import SLOPE, ConvNorm, Decoder, Encoder, UNet, initialise, residual_blocks
 from models.ops.precision import at_least_fp32, no_autocast
-
-_SLOPE = 0.01
 
 
 def build_umamba(
@@ -69,7 +67,7 @@ class ProjectedBlock(nn.Module):
         self.conv1 = ConvNorm(channels, out_channels, stride=stride)
         self.conv2 = ConvNorm(out_channels, out_channels, activate=False)
         self.shortcut = nn.Conv3d(channels, out_channels, kernel_size=1, stride=stride)
-        self.activation = nn.LeakyReLU(_SLOPE)
+        self.activation = nn.LeakyReLU(SLOPE)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, D, H, W) to (B, out_channels, D/stride, ...)."""

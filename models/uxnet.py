@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
 import torch
 from timm.layers import DropPath
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.decoder import UxNetDecoder
 from models.norm import ChannelsFirstLayerNorm
+from models.stochastic_depth import rising_rates
 
 _KERNEL = 7
 _EXPANSION = 4
@@ -61,11 +62,9 @@ class UxEncoder(nn.Module):
             for fine, coarse in pairwise(widths)
         ]
         self.downs = nn.ModuleList([stem, *downs])
-        rates = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist()
-        ends = list(accumulate(depths))
         self.stages = nn.ModuleList(
-            nn.Sequential(*(UxBlock(width, rate) for rate in rates[end - depth : end]))
-            for width, depth, end in zip(widths, depths, ends, strict=True)
+            nn.Sequential(*(UxBlock(width, rate) for rate in rates))
+            for width, rates in zip(widths, rising_rates(drop_path_rate, depths), strict=True)
         )
         self.norms = nn.ModuleList(map(ChannelsFirstLayerNorm, widths))
 

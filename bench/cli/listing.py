@@ -27,8 +27,9 @@ def list_models(name: Name = "") -> None:
         rows.append([card.name, card.family, f"{card.parameters_4to4:,}", _gmacs(card), _sizes(card), paper])
     _print_rows(["name", "family", "parameters", "GMACs at 128³", "size (D, H, W)", "paper"], rows)
     typer.echo(
-        "\nParameters and multiply-accumulates of one inference with 4 input and 4 output channels and default options;"
-        " those of selective scans stand apart. A fixed network takes the size it was built for only."
+        "\nParameters and multiply-accumulates (two floating-point operations each) of one inference with 4 input and"
+        " 4 output channels and default options; those of selective scans stand apart. A fixed network takes the"
+        " size it was built for only."
         f"\n--model all: {', '.join(models.SEGMAMBA_TABLE_1)} (Table 1 of the SegMamba paper)."
     )
 
@@ -77,6 +78,6 @@ def _lines(value: object) -> list[str]:
     if isinstance(value, Mapping):
         return [", ".join(f"{key}: {item}" for key, item in value.items())]
     if not isinstance(value, tuple):
-        return [str(value)]
+        return ["none" if value is None else str(value)]
     parts = [str(part) for part in value] or ["none"]
     return parts if any(" " in part for part in parts) else [", ".join(parts)]

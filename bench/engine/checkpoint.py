@@ -82,7 +82,8 @@ def load_foreign_weights(path: Path) -> Mapping[str, Any]:
         BenchError: the file is missing or damaged, or holds more than tensors and plain values.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_numpy_numbers()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise BenchError(f"--weights: there is no file {path}.") from error
     except Exception as error:  # as above
@@ -102,6 +103,13 @@ def load_foreign_weights(path: Path) -> Mapping[str, Any]:
             f"--weights {path} holds a {type(content).__name__}; expected a state dict, or a checkpoint with one in it."
         )
     return content
+
+
+def _numpy_numbers() -> list[Any]:
+    """What reading numpy's numbers takes, which nnU-Net and others keep beside their weights; none of it runs code."""
+    scalar = np.float64(0).__reduce__()[0]
+    kinds = {type(np.dtype(code)) for code in ("?", "i4", "i8", "u1", "f2", "f4", "f8")}
+    return [np.dtype, *kinds, *((scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core"))]
 
 
 def load_weights(content: dict[str, Any], model: nn.Module, path: Path) -> None:

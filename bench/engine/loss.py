@@ -13,6 +13,8 @@ def cross_entropy(logits: Tensor | Sequence[Tensor], label: Tensor) -> Tensor:
 
     With deep supervision the terms are weighted as in nnU-Net (Isensee et al. 2021, supplementary note 2): half as
     much with each halving, the coarsest not at all, the weights summing to one; labels are taken at the nearest voxel.
+    The coarsest stays in the sum with its weight of 0, so that its parameters get a gradient, if only zeros:
+    distributed training waits for one.
 
     Args:
         logits: (B, K, D, H, W), or a sequence of such, the first at full size and each other at half the size of the
@@ -27,7 +29,6 @@ def cross_entropy(logits: Tensor | Sequence[Tensor], label: Tensor) -> Tensor:
     terms = [
         weight * F.cross_entropy(level, _resize(label, level.shape[2:]))
         for weight, level in zip(weights, logits, strict=True)
-        if weight
     ]
     return sum(terms[1:], terms[0]) / sum(weights)
 

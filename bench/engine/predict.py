@@ -25,6 +25,7 @@ from data.dataset import Dataset
 from data.nifti import write_label
 from data.prepare import prepare_volume
 from data.volume import CaseFiles
+from models.errors import PublishedWarning
 
 
 class Predictor:
@@ -95,15 +96,16 @@ class Predictor:
             watcher: is told what a file cannot tell.
 
         Raises:
-            BenchError: the file cannot be read.
-            ModelError: it does not hold this network's weights.
+            BenchError: the file cannot be read, or the network does not take the protocol's patch.
+            ModelError: there is no such network or option, or the file does not hold this network's weights.
         """
         model = build_network(name, protocol.model_options.get(name, {}), card, protocol.data.patch_size, device)
-        with warnings.catch_warnings(record=True) as cautions:
-            warnings.simplefilter("always")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", PublishedWarning)
             models.load_published(model, load_foreign_weights(weights))
-        for caution in cautions:
-            watcher.say(f"note: {caution.message}")
+        for warning in caught:
+            if issubclass(warning.category, PublishedWarning):
+                watcher.say(f"note: {warning.message}")
         return cls(model, card, protocol.data, protocol.infer, device)
 
     def predict(self, dataset: Dataset, cases: Mapping[Path, CaseFiles], watcher: Watcher, stop: StopRequest) -> None:

@@ -26,7 +26,7 @@ _SCALES = 4
         year=2021,
         repository="https://github.com/282857341/nnFormer",
         commit="d48aaeb05612a09538f70c38a2357149ea3a7ac0",
-        licence="Apache-2.0 (written anew after the released code)",
+        licence="Apache-2.0 (written anew after the released code, which is under the MIT licence)",
         deviations=(
             "The configuration is that of the authors' brain tumour trainer (width 96, heads 3, 6, 12, 24), not the "
             "class's defaults, which are for abdominal CT.",

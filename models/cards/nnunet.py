@@ -21,8 +21,8 @@ _PLAIN = ModelCard(
     title="nnU-Net's plain U-Net, as it plans BraTS; the architecture, not the framework",
     family="convolution",
     paper="Isensee et al., nnU-Net: a self-configuring method for deep learning-based biomedical image segmentation, "
-    "Nature Methods 2021, arXiv:1809.10486",
-    year=2018,
+    "Nature Methods 2021, arXiv:1904.08128",
+    year=2019,
     repository="https://github.com/MIC-DKFZ/dynamic-network-architectures",
     commit="release 0.4.4",
     licence="Apache-2.0 (written anew after the released code)",
@@ -46,9 +46,9 @@ _PLAIN = ModelCard(
     Published(
         rules=(
             *NNUNET_DECODER,
-            (r"^encoder\.stages\.(\d)\.(\d)\.", r"encoder.stages.\1.0.convs.\2."),
+            (r"^encoder\.stages\.(\d)\.(\d+)\.", r"encoder.stages.\1.0.convs.\2."),
             (r"^decoder\.enlarge\.", "decoder.transpconvs."),
-            (r"^decoder\.stages\.(\d)\.(\d)\.", r"decoder.stages.\1.convs.\2."),
+            (r"^decoder\.stages\.(\d)\.(\d+)\.", r"decoder.stages.\1.convs.\2."),
         ),
         aliases=NNUNET_ALIASES,
     ),
@@ -96,10 +96,10 @@ def nnunet(
         rules=(
             *NNUNET_DECODER,
             (r"^encoder\.stem\.", "encoder.stem.convs.0."),
-            (r"^encoder\.stages\.(\d)\.(\d)\.", r"encoder.stages.\1.blocks.\2."),
+            (r"^encoder\.stages\.(\d)\.(\d+)\.", r"encoder.stages.\1.blocks.\2."),
             (r"\.shortcut\.", ".skip."),
             (r"^decoder\.enlarge\.", "decoder.transpconvs."),
-            (r"^decoder\.stages\.(\d)\.(\d)\.", r"decoder.stages.\1.convs.\2."),
+            (r"^decoder\.stages\.(\d)\.(\d+)\.", r"decoder.stages.\1.convs.\2."),
         ),
         aliases=NNUNET_ALIASES,
     ),

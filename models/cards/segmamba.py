@@ -12,6 +12,7 @@ from models.errors import ModelError
 from models.published import Published
 from models.registry import register
 from models.request import at_least_one, check_scales, one_of
+from models.segmamba_variant import EQUATION_1, FINAL, JANUARY_2024, MARCH_2024, Variant
 
 if TYPE_CHECKING:
     from torch import nn
@@ -80,6 +81,7 @@ _FINAL = replace(
         _WIDTHS,
         "The released code cuts the sequence into 64, 32, 16 and 8 runs at its four scales whatever the image size, "
         'which are slices for 128³ only; num_slices="depth" takes the true depth of each scale.',
+        "In the gated spatial convolution the branches are added, as in the code; the paper's text multiplies them.",
         "Options that the released code accepts and ignores (drop path, layer scale) are not there.",
     ),
     recipe="SGD 1e-2, momentum 0.99 (Nesterov), polynomial decay over 250,000 steps, cross entropy, patches of 128³, "
@@ -103,6 +105,7 @@ _JANUARY_2024 = replace(
     paper=f"{_PAPER}v1",
     commit="f9d89cc",
     deviations=(_WIDTHS, _FINAL.deviations[-1]),
+    recipe=f"none was published with this state; the paper's: {_EQUATION_1.recipe}",
     parameters_4to4=56_976_964,
     gmacs_128=1406.83,
     scan_gmacs_128=9.76,
@@ -130,7 +133,9 @@ def _names(*rules: tuple[str, str]) -> Rules:
     )
 
 
-def _register(card: ModelCard, published: Published, variant: str, default_mlp_ratio: int, default_scan: str) -> None:
+def _register(
+    card: ModelCard, published: Published, variant: Variant, default_mlp_ratio: int, default_scan: str
+) -> None:
     @register(card, published)
     def build(
         in_channels: int,
@@ -161,7 +166,8 @@ def _register(card: ModelCard, published: Published, variant: str, default_mlp_r
             scan: orders in which a Mamba layer reads the volume: ``forward``; ``bidirectional``, backwards too (Vision
                 Mamba); ``tri``, slice by slice too (the released code); ``cross``, along each axis forwards and
                 backwards (after VMamba).
-            num_slices: runs of the slice order: ``published`` (64, 32, 16, 8) or the ``depth`` of each scale.
+            num_slices: runs of the slice order, which ``tri`` alone has: ``published`` (64, 32, 16, 8) or the ``depth``
+                of each scale.
 
         Raises:
             ModelError: an option is out of its range, or the depth-wise stem does not divide.
@@ -171,7 +177,7 @@ def _register(card: ModelCard, published: Published, variant: str, default_mlp_r
         check_scales(name, _SCALES, feat_size=feat_size, depths=depths)
         one_of(name, "scan", scan, _SCANS)
         one_of(name, "num_slices", num_slices, _SLICES)
-        if variant == "EQUATION_1":
+        if variant.stem == "depthwise":
             _check_stem(name, in_channels, feat_size[0])
         if scan == "cross" and d_conv != _D_CONV:
             raise ModelError(
@@ -183,12 +189,12 @@ def _register(card: ModelCard, published: Published, variant: str, default_mlp_r
         return segmamba.SegMamba(
             in_channels,
             out_channels,
-            getattr(segmamba, variant),
+            variant,
             feat_size,
             depths,
             mlp_ratio,
             scan,
-            segmamba.PUBLISHED_SLICES if num_slices == "published" else (0,) * _SCALES,
+            segmamba.PUBLISHED_SLICES if num_slices == "published" else (None,) * _SCALES,
             d_state,
             d_conv,
             expand,
@@ -214,7 +220,7 @@ _TWINS = (
     "segmamba_release for code from 2024-06-05 on."
 )
 
-_register(_EQUATION_1, Published(), "EQUATION_1", default_mlp_ratio=4, default_scan="forward")
-_register(_JANUARY_2024, Published(_MAMBA_ENCODER), "JANUARY_2024", default_mlp_ratio=4, default_scan="bidirectional")
-_register(_MARCH_2024, Published(_VIT, caution=_TWINS), "MARCH_2024", default_mlp_ratio=2, default_scan="tri")
-_register(_FINAL, Published(_VIT, caution=_TWINS), "FINAL", default_mlp_ratio=2, default_scan="tri")
+_register(_EQUATION_1, Published(), EQUATION_1, default_mlp_ratio=4, default_scan="forward")
+_register(_JANUARY_2024, Published(_MAMBA_ENCODER), JANUARY_2024, default_mlp_ratio=4, default_scan="bidirectional")
+_register(_MARCH_2024, Published(_VIT, caution=_TWINS), MARCH_2024, default_mlp_ratio=2, default_scan="tri")
+_register(_FINAL, Published(_VIT, caution=_TWINS), FINAL, default_mlp_ratio=2, default_scan="tri")

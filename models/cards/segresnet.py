@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from models.card import ModelCard
-from models.errors import ModelError
 from models.registry import register
-from models.request import probability
+from models.request import multiple_of, probability
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,12 +58,7 @@ def segresnet(
     Raises:
         ModelError: `init_filters` is no multiple of 8, or `dropout_prob` no probability.
     """
-    if init_filters < 1 or init_filters % _NORM_GROUPS:
-        above = max(1, -(-init_filters // _NORM_GROUPS)) * _NORM_GROUPS
-        raise ModelError(
-            f"segresnet: init_filters={init_filters} does not divide into {_NORM_GROUPS} normalisation "
-            f"groups; take a multiple of {_NORM_GROUPS}, such as {above}."
-        )
+    multiple_of("segresnet", _NORM_GROUPS, init_filters=init_filters)
     probability("segresnet", dropout_prob=dropout_prob)
     from monai.networks.nets.segresnet import SegResNet
 

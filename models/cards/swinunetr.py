@@ -6,10 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from models.card import ModelCard
-from models.errors import ModelError
 from models.published import Published
 from models.registry import register
-from models.request import one_of, probability
+from models.request import multiple_of, one_of, probability
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,8 +19,7 @@ _MERGINGS = ("corrected", "legacy")
 
 _MERGING = (
     'Patches merge their eight voxels in the order that MONAI has had since 1.5; patch_merging="legacy" is that of '
-    "MONAI up to 1.4, in which two of the eight come twice and two never, and with which the SegMamba paper's numbers "
-    "were made (MONAI 1.2.0)."
+    "MONAI up to 1.4, in which two of the eight come twice and two never; the SegMamba paper names MONAI 1.2.0."
 )
 _CAUTION = Published(
     caution="the file cannot tell which patch merging it was trained with: weights from MONAI up to 1.4 need "
@@ -85,11 +83,7 @@ def _register(card: ModelCard, use_v2: bool) -> None:
         """
         one_of(card.name, "patch_merging", patch_merging, _MERGINGS)
         probability(card.name, dropout_path_rate=dropout_path_rate)
-        if feature_size < 1 or feature_size % _FEATURE_MULTIPLE:
-            above = max(1, -(-feature_size // _FEATURE_MULTIPLE)) * _FEATURE_MULTIPLE
-            raise ModelError(
-                f"{card.name}: feature_size={feature_size} must be a multiple of {_FEATURE_MULTIPLE}, such as {above}."
-            )
+        multiple_of(card.name, _FEATURE_MULTIPLE, feature_size=feature_size)
         from monai.networks.nets.swin_unetr import SwinUNETR
 
         from models.swin_merging import LegacyPatchMerging

@@ -8,7 +8,7 @@ from models.card import ModelCard
 from models.errors import ModelError
 from models.published import Published
 from models.registry import register
-from models.request import at_least_one, probability
+from models.request import at_least_one, multiple_of, probability
 
 if TYPE_CHECKING:
     from torch import nn
@@ -113,11 +113,7 @@ def transbts(
     """
     at_least_one("transbts", mlp_dim=mlp_dim, num_heads=num_heads, num_layers=num_layers)
     probability("transbts", dropout_rate=dropout_rate)
-    if base_channels < 1 or base_channels % _NORM_GROUPS:
-        raise ModelError(
-            f"transbts: base_channels={base_channels} does not divide into {_NORM_GROUPS} normalisation groups; take "
-            f"a multiple of {_NORM_GROUPS}."
-        )
+    multiple_of("transbts", _NORM_GROUPS, base_channels=base_channels)
     if _TOKEN_WIDTH * base_channels % num_heads:
         raise ModelError(
             f"transbts: num_heads={num_heads} does not divide the tokens' {_TOKEN_WIDTH * base_channels} channels "

@@ -40,7 +40,8 @@ _PROJECTIONS = ("conv", "perceptron")
         parameters_4to4=102_449_732,
         gmacs_128=183.68,
     ),
-    Published(dropped=(r"\.norm_cross_attn\.",)),
+    # Of MONAI since 1.4 and of its first releases; neither was ever used.
+    Published(dropped=(r"\.norm_cross_attn\.", r"^vit\.patch_embedding\.cls_token$")),
 )
 def unetr(
     in_channels: int,

@@ -64,9 +64,3 @@ def test_drop_path_grows_from_block_to_block() -> None:
     decoder = [block.drop_path.drop_prob for stage in network.decoder for block in stage]
     assert encoder == pytest.approx([0.2 * k / 7 for k in range(8)])
     assert decoder == pytest.approx([0.2 * k / 5 for k in range(6)])
-
-
-@pytest.mark.parametrize("name", ["nnformer", "transbts"])
-def test_images_of_another_size_than_built_for_are_named(name: str) -> None:
-    with pytest.raises(ValueError, match=r"built for images of \(64, 64, 64\); got \(64, 64, 96\)"):
-        build(name)(torch.zeros(1, 4, 64, 64, 96))

@@ -1,8 +1,10 @@
 """Loading weights under their authors' names: what is understood, what is refused and in which words."""
 
 import copy
+import re
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import models
-from models.errors import ModelError
+from models import registry
+from models.errors import ModelError, PublishedWarning
 from models.registry import published
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -59,6 +62,7 @@ def test_weights_under_the_authors_names_are_loaded(name: str) -> None:
         lambda state: {"module." + key: value for key, value in state.items()},
         lambda state: {"state_dict": {"module._orig_mod." + key: value for key, value in state.items()}},
         lambda state: {"step": torch.tensor(4), "state_dict": state},
+        lambda state: {"model." + key: value for key, value in state.items()},
         lambda state: {key: value.double() for key, value in state.items()},
     ],
 )
@@ -102,13 +106,77 @@ def test_what_does_not_fit_is_listed_by_name_and_nothing_is_changed() -> None:
     assert "Missing (1 of 92): uxnet_3d.stages.1.0.gamma." in words
     assert "Surplus (1 of 92): uxnet_3d.stages.9.gamma." in words
     assert "out.conv.conv.bias (3,) where (4,) is expected" in words
-    assert "uxnet_3d.norm0.bias (no floating-point tensor, but torch.int64)" in words
+    assert "uxnet_3d.norm0.bias (no plain tensor of floating-point numbers, but torch.int64" in words
     assert same(target, before)
 
 
 def test_a_long_list_is_cut_and_counted() -> None:
-    with pytest.raises(ModelError, match=r"Missing \(92 of 92\).* and 72 more\. Surplus \(1 of 1\): a\."):
-        models.load_published(build(), {"a": torch.zeros(1)})
+    given = {f"a{number}": torch.zeros(1) for number in range(101)}
+    with pytest.raises(ModelError, match=r"Missing \(92 of 92\).*Surplus \(101 of 101\): a0, .* and 1 more\."):
+        models.load_published(build(), given)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model."])
+def test_what_stands_beside_wrapped_weights_is_all_that_is_refused(prefix: str) -> None:
+    state = {prefix + key: value for key, value in saved_by_its_authors(build()).items()}
+    with pytest.raises(ModelError) as refused:
+        models.load_published(build(), {**state, "n_averaged": torch.tensor(3)})
+    assert "Surplus (1 of 93): n_averaged." in str(refused.value)
+    assert "Missing" not in str(refused.value)
+
+
+def test_a_gap_in_own_names_is_told_by_own_names() -> None:
+    state = build().state_dict()
+    del state["decoder.head.bias"]
+    with pytest.raises(ModelError, match=r"Missing \(1 of 92\): decoder\.head\.bias\.$"):
+        models.load_published(build(), state)
+
+
+def test_a_network_whose_own_names_begin_like_a_wrapper_takes_its_own_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+
+    @models.register(replace(models.card("segresnet"), name="wrapped"))
+    def wrapped(in_channels: int, out_channels: int, _size: object) -> nn.Module:
+        return nn.ModuleDict({"model": nn.Conv3d(in_channels, out_channels, 1)})
+
+    source, target = (models.create("wrapped", in_channels=2, out_channels=2, image_size=8) for _ in range(2))
+    for state in (source.state_dict(), {f"module.{key}": value for key, value in source.state_dict().items()}):
+        models.load_published(target, state)
+        assert same(source, target)
+
+
+@pytest.mark.parametrize("odd", [lambda t: t.to_sparse(), lambda t: t.to("meta"), lambda t: t.to(torch.complex64)])
+def test_tensors_without_plain_numbers_are_refused_and_nothing_is_changed(odd: Callable[[Tensor], Tensor]) -> None:
+    target = build()
+    before = copy.deepcopy(target)
+    state = saved_by_its_authors(build(seed=1))
+    state["out.conv.conv.weight"] = odd(state["out.conv.conv.weight"])
+    with pytest.raises(ModelError, match=r"out\.conv\.conv\.weight \(no plain tensor of floating-point numbers"):
+        models.load_published(target, state)
+    assert same(target, before)
+
+
+def test_a_checkpoint_that_holds_itself_is_refused() -> None:
+    content: dict[str, Any] = {}
+    content["state_dict"] = content
+    with pytest.raises(ModelError, match="no state dict found"):
+        models.load_published(build(), content)
+
+
+@pytest.mark.parametrize("name", ["nnunet", "nnunet_resenc"])
+def test_blocks_beyond_the_tenth_are_named_too(name: str) -> None:
+    option = {"nnunet": {"n_conv_per_stage": 12}, "nnunet_resenc": {"n_blocks_per_stage": (1, 1, 12, 1, 1, 1)}}[name]
+    network = models.create(name, in_channels=1, out_channels=2, image_size=64, feat_size=(4,) * 6, **option)
+    theirs = saved_by_its_authors(network, name)
+    deep = "encoder.stages.2.0.convs.11." if name == "nnunet" else "encoder.stages.2.blocks.11."
+    assert any(key.startswith(deep) for key in theirs)
+    assert all(".convs." in key or ".blocks." in key for key in theirs if re.match(r"encoder\.stages", key))
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_what_transbts_does_not_use_has_the_shape_of_its_authors(channels: int) -> None:
+    network = models.create("transbts", in_channels=channels, out_channels=4, image_size=16, base_channels=8)
+    assert network.state_dict()["unused_encoding.weight"].shape == (256, 64 * channels)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +195,7 @@ def test_a_network_from_elsewhere_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["segmamba_2024_03", "segmamba_release"])
 def test_the_twin_states_of_segmamba_are_both_named(name: str) -> None:
-    with pytest.warns(UserWarning, match="segmamba_2024_03 and segmamba_release"):
+    with pytest.warns(PublishedWarning, match="segmamba_2024_03 and segmamba_release"):
         models.load_published(build(name), saved_by_its_authors(build("segmamba_release"), "segmamba_release"))
 
 
@@ -141,7 +209,7 @@ def test_the_first_state_of_segmamba_is_not_mistaken_for_the_others() -> None:
 
 
 def test_swinunetr_files_come_with_a_word_on_their_age() -> None:
-    with pytest.warns(UserWarning, match='MONAI up to 1.4 need patch_merging="legacy"'):
+    with pytest.warns(PublishedWarning, match='MONAI up to 1.4 need patch_merging="legacy"'):
         models.load_published(build("swinunetr"), build("swinunetr").state_dict())
 
 
@@ -160,9 +228,10 @@ def test_computed_buffers_may_be_in_the_file_or_not_and_are_never_taken(name: st
     assert same(target, before)
 
 
-def test_unused_norms_of_newer_monai_are_passed_over() -> None:
+def test_what_monais_releases_never_used_is_passed_over() -> None:
     state = saved_by_its_authors(build("unetr"), "unetr")
     state["vit.blocks.0.norm_cross_attn.weight"] = torch.ones(48)
+    state["vit.patch_embedding.cls_token"] = torch.zeros(1, 1, 48)
     target = build("unetr", seed=1)
     models.load_published(target, state)
     assert torch.equal(target.state_dict()["vit.norm.weight"], state["vit.norm.weight"])
@@ -191,6 +260,6 @@ def test_repeated_tensors_that_differ_are_told_and_the_plain_name_wins() -> None
     state = with_aliases(saved_by_its_authors(source, "nnunet"))
     odd = "decoder.encoder.stages.0.0.convs.0.conv.weight"
     state[odd] = state[odd] + 1
-    with pytest.warns(UserWarning, match=f"1 tensors differ .*{odd}"):
+    with pytest.warns(PublishedWarning, match=f"1 tensors differ .*{odd}"):
         models.load_published(target, state)
     assert same(source, target)

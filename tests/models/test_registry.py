@@ -13,6 +13,7 @@ import pytest
 
 import models
 from models import registry
+from models.card import VolumeRule
 from models.errors import ModelError
 
 ROOT = Path(models.__file__).parents[1]
@@ -118,7 +119,7 @@ def test_wrong_option_is_refused(option: str, value: object, message: str) -> No
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("segresnet", {"init_filters": 12}, "init_filters=12 .*such as 16"),
+        ("segresnet", {"init_filters": 12}, "init_filters must be a multiple of 8, such as 16; got 12"),
         ("segresnet", {"dropout_prob": 1}, "dropout_prob must be at least 0 and below 1; got 1.0"),
         ("unetr", {"num_heads": 11}, "num_heads=11 does not divide hidden_size=768; take 12 heads"),
         ("unetr", {"proj_type": "convs"}, "proj_type 'convs' is unknown. Did you mean 'conv'.*conv, perceptron"),
@@ -131,13 +132,17 @@ def test_wrong_option_is_refused(option: str, value: object, message: str) -> No
         ("nnformer", {"embedding_dim": 25}, "embedding_dim must be even"),
         ("nnformer", {"num_heads": (3, 6, 12, 25)}, "25 heads do not divide the 384 channels of scale 2"),
         ("nnformer", {"windows": (4, 4, 8, 4)}, "Did you mean 'window_size'"),
-        ("swinunetr", {"feature_size": 20}, "feature_size=20 must be a multiple of 12, such as 24"),
+        ("swinunetr", {"feature_size": 20}, "feature_size must be a multiple of 12, such as 24; got 20"),
         ("swinunetr_v2", {"patch_merging": "legasy"}, "Did you mean 'legacy'.*corrected, legacy"),
         ("nnunet", {"feat_size": (32, 64)}, "feat_size needs one entry for each of 6 scales"),
         ("nnunet", {"n_conv_per_stage": 0}, "n_conv_per_stage must be at least 1"),
         ("nnunet_resenc", {"n_blocks_per_stage": (1, 1, 1, 1, 1, 0)}, "n_blocks_per_stage must be at least 1"),
         ("umamba_bot", {"feat_size": (32,)}, "feat_size needs one entry for each of 6 scales"),
-        ("transbts", {"base_channels": 12}, "base_channels=12 .*multiple of 8"),
+        ("transbts", {"base_channels": 12}, "base_channels must be a multiple of 8, such as 16; got 12"),
+        ("unetr", {"mlp_dim": 10**30}, "mlp_dim=10+ is too large"),
+        ("uxnet", {"depths": (2, 2, 2, 2**31)}, r"depths=\(2, 2, 2, 2147483648\) is too large"),
+        ("uxnet", {"drop_path_rate": float("nan")}, "drop_path_rate must be at least 0 and below 1"),
+        ("uxnet", {"drop_path_rate": float("inf")}, "is too large"),
         ("transbts", {"num_heads": 7}, "num_heads=7 does not divide the tokens' 512 channels"),
     ],
 )
@@ -183,6 +188,42 @@ def test_size_rule_may_differ_between_axes(monkeypatch: pytest.MonkeyPatch) -> N
     assert models.create("flat", in_channels=1, out_channels=1, image_size=[4, 8, 32]).size == (4, 8, 32)
     with pytest.raises(ModelError, match=r"multiple of 2, 8, 32 \(D, H, W\)\. Nearest: 4×8×32 below, 4×16×64 above"):
         models.create("flat", in_channels=1, out_channels=1, image_size=(4, 9, 33))
+
+
+def test_rule_for_volumes_needs_not_divide_by_that_for_axes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    rule = VolumeRule(7, (("width", 1),), "width=2 takes any")
+
+    @models.register(replace(models.card("segresnet"), name="odd", size_multiple=16, minimum_size=16, volume_rule=rule))
+    def odd(_in_channels, _out_channels, image_size, *, width: int = 1):
+        return SimpleNamespace(size=image_size, width=width)
+
+    request = {"in_channels": 1, "out_channels": 1}
+    assert models.create("odd", image_size=(112, 16, 16), **request)
+    assert models.create("odd", image_size=16, width=2, **request)
+    with pytest.raises(
+        ModelError, match=r"multiple of 7 \(width=2 takes any\)\. Nearest: 112×16×16 below, 128×16×112 above"
+    ):
+        models.create("odd", image_size=(120, 16, 16), **request)
+
+
+@pytest.mark.parametrize("change", [{"size_multiple": 0}, {"size_multiple": (8, 8, -8)}, {"minimum_size": 0}])
+def test_card_without_a_rule_for_sizes_is_refused(change: dict[str, object]) -> None:
+    card = replace(models.card("unetr"), name="mine", **change)
+    with pytest.raises(ModelError, match="mine: the card's size_multiple and minimum_size must be at least 1"):
+        models.register(card)(lambda *_request: None)
+    assert "mine" not in models.names()
+
+
+def test_lack_of_memory_names_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+
+    @models.register(replace(models.card("segresnet"), name="vast"))
+    def vast(*_request, width: int = 8):
+        raise RuntimeError(f"DefaultCPUAllocator: can't allocate memory: you tried to allocate {width} bytes")
+
+    with pytest.raises(ModelError, match="vast: there is not enough memory for a network with width=9"):
+        models.create("vast", in_channels=1, out_channels=1, image_size=8, width=9)
 
 
 def test_taken_name_is_refused() -> None:

@@ -9,9 +9,6 @@ import models
 from models.errors import ImageSizeError, ModelError
 from models.mamba import Mamba
 from models.segmamba import (
-    EQUATION_1,
-    FINAL,
-    MARCH_2024,
     PUBLISHED_SLICES,
     Encoder,
     EquationOneBlock,
@@ -21,6 +18,7 @@ from models.segmamba import (
     as_tokens,
     as_volume,
 )
+from models.segmamba_variant import EQUATION_1, FINAL, MARCH_2024
 
 WIDTHS = (8, 12, 16, 20)
 

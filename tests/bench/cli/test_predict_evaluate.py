@@ -208,7 +208,8 @@ def published_weights(tmp_path: Path) -> Path:
     network = models.create("uxnet", in_channels=4, out_channels=4, image_size=32, feat_size=(4, 8, 8, 8))
     names = published("uxnet")
     state = {f"module.{names.name(key)}": value for key, value in network.state_dict().items()}
-    torch.save({"epoch": 7, "state_dict": state}, tmp_path / "published.pt")
+    beside = {"epoch": 7, "best": np.float64(0.9), "losses": [np.float32(0.5)], "count": np.int64(3)}
+    torch.save({**beside, "state_dict": state}, tmp_path / "published.pt")
     torch.save(network, tmp_path / "whole.pt")
     return tmp_path / "published.pt"
 
@@ -251,6 +252,10 @@ def test_published_weights_that_leave_a_doubt_say_so(bench: Callable, phantoms: 
         (("--weights", "published.pt", "--model", "uxnet"), ["Misshapen", "uxnet_3d.downsample_layers.0.0.weight"]),
         (("--weights", "published.pt", "--model", "unetr"), ["Missing", "Surplus", "vit.patch_embedding"]),
         (("--weights", "published.pt", *UXNET, "--dataset", "brats"), ["brats2023"]),
+        (
+            ("--weights", "published.pt", *UXNET, "--set", "model_options.uxnett.depths=1,1,1,1"),
+            ["the weights are those of uxnet", "model_options.uxnet.OPTION"],
+        ),
         (("--weights", "whole.pt", *UXNET), ["would run code", "models.uxnet.UxNet", "state dict"]),
         (("--weights", "text.pt", *UXNET), ["text.pt", "damaged"]),
         (("--weights", "cut.pt", *UXNET), ["cut.pt", "cannot be read"]),
