@@ -91,7 +91,7 @@ def probability(name: str, **values: float) -> None:
 
 def _typed(name: str, option: str, default: object, value: object) -> object:
     for item in value if isinstance(value, list | tuple) else (value,):
-        if isinstance(item, Real) and abs(item) >= _TOO_LARGE:
+        if isinstance(item, int | float) and abs(item) >= _TOO_LARGE:
             raise ModelError(f"{name}: option {option}={value!r} is too large; expected less than 2³¹.")
     kind: Any = type(default[0] if isinstance(default, tuple) else default)
     expected = _KINDS[kind]
