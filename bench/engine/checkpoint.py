@@ -67,6 +67,8 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
         content = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise BenchError(f"there are no weights at {path}; a published record may come without them.") from error
+    except torch.OutOfMemoryError:
+        raise  # the file is whole
     except Exception as error:  # what damaged bytes can raise in an unpickler is no closed list
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise BenchError(f"{path} is damaged: {reason}.") from error
