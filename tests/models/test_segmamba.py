@@ -232,6 +232,7 @@ def test_true_depth_takes_any_size_and_equals_the_published_slices_where_they_ag
         ((50, 50, 70), "Nearest: 48×32×64 below, 64×64×80 above"),
         (16, "Nearest: 32×32×32 above"),
         ((32, 32, 16), "Nearest: 32×32×32 above"),
+        ((16, 64, 64), "Nearest: 32×64×64 above"),
     ],
 )
 def test_sizes_that_the_published_slices_do_not_divide_are_refused(size: object, nearest: str | None) -> None:
