@@ -67,7 +67,7 @@ class ProjectedBlock(nn.Module):
         self.conv1 = ConvNorm(channels, out_channels, stride=stride)
         self.conv2 = ConvNorm(out_channels, out_channels, activate=False)
         self.shortcut = nn.Conv3d(channels, out_channels, kernel_size=1, stride=stride)
-        self.activation = nn.LeakyReLU(SLOPE)
+        self.activation = nn.LeakyReLU(SLOPE, inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, D, H, W) to (B, out_channels, D/stride, ...)."""
