@@ -112,7 +112,7 @@ class ConvNorm(nn.Sequential):
         self.conv = nn.Conv3d(channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=bias)
         self.norm = nn.InstanceNorm3d(out_channels, affine=True)
         if activate:
-            # In place, here and on the sums of residual blocks, as in nnU-Net: a quarter of a step's memory hangs on it.
+            # In place, here and on the sums of residual blocks, as in nnU-Net, for a training step's memory.
             self.activation = nn.LeakyReLU(SLOPE, inplace=True)
 
 
