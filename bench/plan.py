@@ -58,6 +58,21 @@ def make_plan(
     return Plan(jobs=tuple(job for job in jobs if job.key not in done), done=tuple(done.values()))
 
 
+def check_option_targets(changes: Sequence[str], names: Sequence[str]) -> None:
+    """Refuse ``--set model_options.MODEL.OPTION=VALUE`` for a model that is not among those asked for.
+
+    Raises:
+        BenchError: naming the change and the models.
+    """
+    for change in changes:
+        section, _, field = change.strip().partition(".")
+        if section == "model_options" and field.partition(".")[0] not in names:
+            raise BenchError(
+                f"--set {change}: it would change nothing, since the models asked for are {', '.join(names)}; expected "
+                f"model_options.{names[0]}.OPTION=VALUE"
+            )
+
+
 def choose_models(names: Sequence[str], protocol: Protocol) -> list[str]:
     """Check model names; ``all`` stands for those of Table 1 of the SegMamba paper.
 

@@ -55,11 +55,11 @@ class SizeGuard:
         self._name, self._size = name, size
 
     def __call__(self, _network: object, inputs: tuple[Any, ...]) -> None:
-        found = tuple(inputs[0].shape[2:]) if inputs else self._size
-        if found != self._size:
+        shape = tuple(inputs[0].shape) if inputs else (0, 0, *self._size)
+        if len(shape) != 5 or shape[2:] != self._size:
             raise ModelError(
                 f"{self._name}: this network was built for images of {_show(self._size)} (D×H×W), on which shapes of "
-                f"its parameters depend; got {_show(found)}. Build one with image_size={found}."
+                f"its parameters depend; expected (B, C, D, H, W), got {_show(shape)}."
             )
 
 

@@ -113,12 +113,10 @@ def _from_weights(
     import data
     from bench.engine.predict import Predictor
     from bench.errors import BenchError
+    from bench.plan import check_option_targets
     from bench.protocol import load_protocol
 
     if not model:
         raise BenchError(f"--weights {weights}: whose are they? Say --model NAME, see `bench models`")
-    for change in changes:
-        section, _, field = change.strip().partition(".")
-        if section == "model_options" and field.partition(".")[0] != model:
-            raise BenchError(f"--set {change}: the weights are those of {model}; expected model_options.{model}.OPTION")
+    check_option_targets(changes, [model])
     return Predictor.from_weights(weights, model, data.card(dataset), load_protocol(protocol, changes), device, watcher)

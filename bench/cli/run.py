@@ -41,7 +41,7 @@ def run(
     from bench.engine.interrupt import stop_on_signal
     from bench.engine.network import build_network
     from bench.engine.run import RunOptions, run_job
-    from bench.plan import choose_models, make_plan
+    from bench.plan import check_option_targets, choose_models, make_plan
     from bench.progress import ConsoleWatcher
     from bench.protocol import load_protocol
     from bench.schedule.inline import run_inline
@@ -51,6 +51,7 @@ def run(
     card = data.card(dataset)
     shared = load_protocol(protocol or ("demo" if card.synthetic else "paper"), set_)
     names = choose_models(split_names(model), shared)
+    check_option_targets(set_, names)
     chosen = choose_device(device)
     for name in names:  # what cannot be built is said now, not after the others have trained for days
         build_network(name, shared.model_options.get(name, {}), card, shared.data.patch_size, torch.device("cpu"))

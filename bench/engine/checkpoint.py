@@ -88,6 +88,8 @@ def load_foreign_weights(path: Path) -> Mapping[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise BenchError(f"--weights: there is no file {path}.") from error
+    except IsADirectoryError as error:
+        raise BenchError(f"--weights {path} is a folder; expected a file. A run's folder is given as RUN.") from error
     except Exception as error:  # as above
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         if not found:
@@ -97,8 +99,9 @@ def load_foreign_weights(path: Path) -> Mapping[str, Any]:
             ) from error
         raise BenchError(
             f"--weights {path} holds more than tensors and plain values: {found[1]}. Reading that would run code from "
-            "the file, so it is not read. If you trust where it comes from, save its state dict alone, with "
-            "torch.save(torch.load(FILE, weights_only=False)[...], NEW_FILE), and give that."
+            "the file, so it is not read. If you trust where it comes from, save its state dict alone and give "
+            "that: with whole = torch.load(FILE, weights_only=False), torch.save(whole.state_dict(), NEW_FILE) for a network, "
+            'torch.save(whole["state_dict"], NEW_FILE) for a checkpoint.'
         ) from error
     if not isinstance(content, Mapping):
         raise BenchError(

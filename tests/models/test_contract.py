@@ -135,8 +135,12 @@ class TestModelContract:
         if not models.card(name).fixed_size:
             return
         depth, height, width = smallest(name)
-        with pytest.raises(ModelError, match=f"built for images of {depth}×{height}×{width}.*got {depth}×{height}×"):
+        with pytest.raises(
+            ModelError, match=f"built for images of {depth}×{height}×{width}.*got 1×4×{depth}×{height}×"
+        ):
             network(torch.zeros(1, 4, depth, height, width + 4))
+        with pytest.raises(ModelError, match=f"got 4×{depth}×{height}×{width}"):
+            network(torch.zeros(4, depth, height, width))
 
     def test_smallest_size_of_the_card_can_be_trained(self, name: str) -> None:
         card = models.card(name)

@@ -163,6 +163,7 @@ def test_a_truncated_checkpoint_is_trained_anew(tiny_run: Bench, tmp_path: Path)
         (("--set", "data.patch_size=36"), ["36", "multiple of 8"]),
         (("--set", "model_options.segresnet.filters=8"), ["init_filters"]),
         (("--set", "model_options.segrestnet.init_filters=8"), ["did you mean 'segresnet'"]),
+        (("--set", "model_options.uxnet.depths=1,1,1,1"), ["would change nothing", "asked for are segresnet"]),
         (("--device", "cuda:77"), ["cuda:77"]),
         (("--device", "tpu9"), ["tpu9", "cpu"]),
         (("--device", "mps"), ["mps", "cpu"]),
