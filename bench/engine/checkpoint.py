@@ -100,7 +100,8 @@ def load_foreign_weights(path: Path) -> Mapping[str, Any]:
         raise BenchError(
             f"--weights {path} holds more than tensors and plain values: {found[1]}. Reading that would run code from "
             "the file, so it is not read. If you trust where it comes from, save its state dict alone and give "
-            "that: with whole = torch.load(FILE, weights_only=False), torch.save(whole.state_dict(), NEW_FILE) for a network, "
+            "that: with whole = torch.load(FILE, weights_only=False), torch.save(whole.state_dict(), NEW_FILE) for a "
+            "network, "
             'torch.save(whole["state_dict"], NEW_FILE) for a checkpoint.'
         ) from error
     if not isinstance(content, Mapping):
