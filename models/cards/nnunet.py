@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from models.card import ModelCard
-from models.cards.shared_names import NNUNET_ALIASES, NNUNET_DECODER
+from models.cards.shared_names import NNUNET_ALIASES, NNUNET_DECODER, Rules
 from models.published import Published
 from models.registry import register
 from models.request import at_least_one, check_scales
@@ -40,15 +40,19 @@ _PLAIN = ModelCard(
     unused=("decoder.heads.[0-3].*",),
 )
 
+_DECODER: Rules = (
+    *NNUNET_DECODER,
+    (r"^decoder\.enlarge\.", "decoder.transpconvs."),
+    (r"^decoder\.stages\.(\d)\.(\d+)\.", r"decoder.stages.\1.convs.\2."),
+)
+
 
 @register(
     _PLAIN,
     Published(
         rules=(
-            *NNUNET_DECODER,
+            *_DECODER,
             (r"^encoder\.stages\.(\d)\.(\d+)\.", r"encoder.stages.\1.0.convs.\2."),
-            (r"^decoder\.enlarge\.", "decoder.transpconvs."),
-            (r"^decoder\.stages\.(\d)\.(\d+)\.", r"decoder.stages.\1.convs.\2."),
         ),
         aliases=NNUNET_ALIASES,
     ),
@@ -94,12 +98,10 @@ def nnunet(
     ),
     Published(
         rules=(
-            *NNUNET_DECODER,
+            *_DECODER,
             (r"^encoder\.stem\.", "encoder.stem.convs.0."),
             (r"^encoder\.stages\.(\d)\.(\d+)\.", r"encoder.stages.\1.blocks.\2."),
             (r"\.shortcut\.", ".skip."),
-            (r"^decoder\.enlarge\.", "decoder.transpconvs."),
-            (r"^decoder\.stages\.(\d)\.(\d+)\.", r"decoder.stages.\1.convs.\2."),
         ),
         aliases=NNUNET_ALIASES,
     ),
