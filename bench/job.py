@@ -37,14 +37,13 @@ class Job:
 
     def to_dict(self) -> dict[str, Any]:
         """The canonical form: everything that may change the outcome, and nothing else."""
-        protocol = self.protocol.model_dump(mode="json", exclude={"description", "changes", "model_options"})
         return {
             "model": self.model,
             "model_options": dict(self.model_options),
             "dataset": self.dataset,
             "data_fingerprint": self.data_fingerprint,
             "preparation": PREPARATION_VERSION,
-            "protocol": protocol,
+            "protocol": self.protocol.canonical(),
             "split_sha256": self.split.sha256,
             "seed": self.seed,
         }

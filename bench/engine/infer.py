@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.engine.diverged import Diverged
-from bench.protocol import InferFields
+from bench.fields import InferFields
 
 OnWindow = Callable[[int, int], None]
 

@@ -17,8 +17,9 @@ from bench.engine.infer import predict_label
 from bench.engine.interrupt import StopRequest
 from bench.engine.network import build_network
 from bench.errors import BenchError
+from bench.fields import DataFields, InferFields
 from bench.progress import Watcher
-from bench.protocol import DataFields, InferFields, Protocol
+from bench.protocol import Protocol
 from bench.store import Record
 from data.card import DatasetCard
 from data.dataset import Dataset

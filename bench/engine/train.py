@@ -15,8 +15,8 @@ from bench.engine.diverged import Diverged
 from bench.engine.interrupt import Interrupted, StopRequest
 from bench.engine.loss import cross_entropy
 from bench.errors import BenchError
+from bench.fields import TrainFields
 from bench.progress import Watcher
-from bench.protocol import TrainFields
 from bench.store import OpenRecord
 from data.sampling import PatchSampler
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bench.engine.diverged import Diverged
 from bench.engine.infer import predict_label, predict_logits, window_starts, window_weights
-from bench.protocol import InferFields
+from bench.fields import InferFields
 
 PATCH = (8, 8, 8)
 

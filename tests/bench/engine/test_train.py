@@ -16,7 +16,7 @@ from bench.engine.diverged import Diverged
 from bench.engine.interrupt import Interrupted, StopRequest
 from bench.engine.train import train
 from bench.errors import BenchError
-from bench.protocol import TrainFields
+from bench.fields import TrainFields
 from bench.store import OpenRecord
 from data.prepare import prepare_volume
 from data.sampling import PatchSampler
