@@ -38,6 +38,11 @@ class _InBox:
     box: Box
     geometry: Geometry
 
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel spacing (D, H, W) of the prepared arrays."""
+        return self.geometry.spacing_mm
+
     def uncrop(self, label: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Put a label map of the box, (d, h, w), back into the original grid, (D, H, W); outside is background."""
         full = np.zeros(self.geometry.shape, dtype=np.uint8)
