@@ -181,7 +181,7 @@ class TrainFields(Section):
         default=None, description="largest norm of the whole gradient; absent for no clipping"
     )
     precision: Precision = Field(
-        description="fp32, tf32 (tensor cores where the GPU has them), or bf16 or fp16 by autocast; fp16 with a scaled loss"
+        description="fp32, tf32 (tensor cores where the GPU has them), or autocast to bf16 or fp16, with a scaled loss for fp16"
     )
     channels_last: bool = Field(description="lay tensors out with channels last; off, and recorded, where it fails")
     compile: bool = Field(description="compile the network with torch.compile; off, and recorded, where it fails")

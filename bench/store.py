@@ -6,7 +6,8 @@ A record is a folder ``results/<key>/``::
     split.json      case ids of each part
     cases.csv       one row per case and region
     history.csv     one row per epoch
-    checkpoint/     weights; may be left out when records are published
+    checkpoint/     last.pt and best.pt, the weights; may be left out when records are published
+    tensorboard/    events, for looking on
     predictions/    label maps in the original grid
     log.txt         what happened when
 
@@ -39,9 +40,11 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 DEFAULT_RESULTS = Path("results")
-STATUSES = ("running", "interrupted", "complete", "failed", "oom", "nan", "damaged")
+STATUSES = ("running", "interrupted", "complete", "failed", "oom", "nan", "timeout", "damaged")
 CASE_COLUMNS = ("case", "region", "dice", "hd95", "prediction_mm3", "reference_mm3", "empty")
 WEIGHTS = "checkpoint/last.pt"
+BEST = "checkpoint/best.pt"
+EVENTS = "tensorboard"
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,9 @@ class Record:
 
     @property
     def weights(self) -> Path:
-        """The trained weights; the file need not be there in a published record."""
-        return self.folder / WEIGHTS
+        """The weights that were tested; the file need not be there in a published record."""
+        evaluated = self.content.get("job", {}).get("protocol", {}).get("evaluate", {})
+        return self.folder / (BEST if evaluated.get("checkpoint") == "best" else WEIGHTS)
 
     def cases(self) -> pd.DataFrame:
         """The table of cases, columns `CASE_COLUMNS`; ``hd95`` in mm, volumes in mm³."""
@@ -112,13 +116,13 @@ class OpenRecord:
         rows = [{"case": case, **vars(m)} for case in sorted(measured) for m in measured[case]]
         self._write("cases.csv", _csv(CASE_COLUMNS, rows))
 
-    def write_history(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Write one line per epoch; every row has the same columns."""
-        self._write("history.csv", _csv(list(rows[0]) if rows else [], rows))
+    def write_history(self, rows: Sequence[Mapping[str, float | None]]) -> None:
+        """Write one line per epoch; what a row has no value for stays empty."""
+        self._write("history.csv", _csv(list(dict.fromkeys(name for row in rows for name in row)), rows))
 
-    def begin_predictions(self) -> None:
-        """Forget label maps that other weights than those in the record made."""
-        weights = _identity(self.folder / WEIGHTS)["sha256"]
+    def begin_predictions(self, weights_file: str = WEIGHTS) -> None:
+        """Forget label maps that other weights than those in the record's file made."""
+        weights = _identity(self.folder / weights_file)["sha256"]
         if self.content.get("predictions", {}).get("weights_sha256") != weights:
             self.update(predictions={"weights_sha256": weights, "sha256": {}})
 
@@ -145,9 +149,9 @@ class OpenRecord:
             BenchError: the disk refuses; the record keeps its earlier status.
         """
         files = dict(self._files)
-        weights = self.folder / WEIGHTS
-        if status == "complete" and weights.exists():
-            files[WEIGHTS] = _identity(weights)
+        for name in (WEIGHTS, BEST):
+            if status == "complete" and (self.folder / name).exists():
+                files[name] = _identity(self.folder / name)
         self.update(status=status, ended=now(), files=files, **facts)
         return Record(self.folder, self.content)
 
@@ -300,11 +304,11 @@ def _disagreements(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> Iter
         path = folder / name
         if not path.exists():
             # Weights are large and may be left out of what is published; nothing else may.
-            if name != WEIGHTS:
+            if name not in (WEIGHTS, BEST):
                 yield f"{path} is missing"
         elif path.stat().st_size != stated["bytes"]:
             yield f"{path} has {path.stat().st_size} bytes; the record says {stated['bytes']}"
-        elif name != WEIGHTS and _identity(path)["sha256"] != stated["sha256"]:
+        elif name not in (WEIGHTS, BEST) and _identity(path)["sha256"] != stated["sha256"]:
             yield f"{path} has changed since the record was completed"
 
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
+
+from data.errors import DataError
+
+_CT = "ct"
 
 
 @dataclass(frozen=True)
@@ -40,3 +45,43 @@ class DatasetCard:
     def classes(self) -> int:
         """Number of mutually exclusive classes, background included: the output channels of a network."""
         return len(self.labels)
+
+    @property
+    def ct_channels(self) -> tuple[int, ...]:
+        """Indices of the channels called CT, in any case: their values are Hounsfield units."""
+        return tuple(index for index, name in enumerate(self.channels) if name.strip().casefold() == _CT)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form, from which `from_dict` makes the card again where the dataset is not at hand."""
+        return {
+            **vars(self),
+            "labels": {str(value): name for value, name in self.labels.items()},
+            "regions": {region: list(values) for region, values in self.regions.items()},
+            "channels": list(self.channels),
+            "spacing_mm": None if self.spacing_mm is None else list(self.spacing_mm),
+        }
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> DatasetCard:
+        """The card that `to_dict` wrote.
+
+        Raises:
+            DataError: the facts are not those of a card.
+        """
+        try:
+            spacing_mm = facts["spacing_mm"]
+            known = {field.name: facts[field.name] for field in fields(cls)}
+            return cls(
+                **{
+                    **known,
+                    "channels": tuple(facts["channels"]),
+                    "labels": {int(value): name for value, name in facts["labels"].items()},
+                    "regions": {region: tuple(values) for region, values in facts["regions"].items()},
+                    "spacing_mm": None if spacing_mm is None else (spacing_mm[0], spacing_mm[1], spacing_mm[2]),
+                }
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise DataError(
+                f"found the dataset card {dict(facts)!r}, which cannot be read ({error!r}); expected what "
+                "DatasetCard.to_dict wrote. Restore the file that holds it."
+            ) from error

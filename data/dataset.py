@@ -7,8 +7,9 @@ broken. So what passes the check can be read, and the other way round.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
@@ -17,11 +18,12 @@ from numpy.typing import NDArray
 
 from data.card import DatasetCard
 from data.errors import DataError
-from data.nifti import FileFault, first_voxel_xyz, read_image, read_label
+from data.nifti import FileFault, first_voxel_xyz, read_channels, read_image, read_label
 from data.volume import CaseFiles, Geometry, Volume
 
 AFFINE_TOLERANCE_MM = 1e-3
 LABEL_FIELD = "label"
+IMAGE_FIELD = "image"
 
 Severity = Literal["error", "warning"]
 _Array = TypeVar("_Array", NDArray[np.float32], NDArray[np.uint8])
@@ -33,7 +35,7 @@ class Finding:
 
     Attributes:
         case: the case's identifier, or the name of the folder or dataset where there is no case.
-        field: what is at fault: a channel, ``label``, a file's name, ``folder`` or ``layout``.
+        field: what is at fault: a channel, ``image`` (all of them), ``label``, a file's name, ``folder`` or ``layout``.
         found: what is there.
         expected: what should be there.
         mend: what to do.
@@ -136,7 +138,7 @@ class Inspection:
 
 
 def read_case(case: CaseFiles, card: DatasetCard) -> Volume:
-    """Read one case of NIfTI files, one file per channel.
+    """Read one case of NIfTI files, one file per channel or one 4-D file with all of them.
 
     Raises:
         DataError: a file is missing or damaged, the files disagree in shape or affine, an image holds NaN or
@@ -154,15 +156,27 @@ def read_case(case: CaseFiles, card: DatasetCard) -> Volume:
 def inspect_case(case: CaseFiles, card: DatasetCard) -> Inspection:
     """Read each file of a case once and try every rule on it; stops at no fault."""
     inspection = Inspection(case.id)
-    for channel, path in zip(card.channels, case.images, strict=True):
-        if (image := _read(inspection, channel, path, read_image)) is not None:
-            _judge_image(inspection, channel, image)
-            inspection.images.append(image)
+    for channel, image in _channels(inspection, case, card):
+        _judge_image(inspection, channel, image)
+        inspection.images.append(image)
     if case.label is not None:
         inspection.label = _read(inspection, LABEL_FIELD, case.label, read_label)
         if inspection.label is not None:
             _judge_label(inspection, inspection.label, card)
     return inspection
+
+
+def _channels(inspection: Inspection, case: CaseFiles, card: DatasetCard) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Each channel that can be read, with its name."""
+    if len(case.images) == 1 < len(card.channels):
+        reader = partial(read_channels, count=len(card.channels))
+        stacked = _read(inspection, IMAGE_FIELD, case.images[0], reader)
+        if stacked is not None:
+            yield from zip(card.channels, stacked, strict=True)
+        return
+    for channel, path in zip(card.channels, case.images, strict=True):
+        if (image := _read(inspection, channel, path, read_image)) is not None:
+            yield channel, image
 
 
 def _read(

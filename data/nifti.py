@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_WINDOW = 16 + zlib.MAX_WBITS  # zlib's way to ask for gzip's header
+_HEADER_BYTES = 1024  # more than either NIfTI header has
 _FETCH_AGAIN = "download or copy the file again"
 
 
@@ -48,7 +50,38 @@ def read_image(path: Path) -> tuple[NDArray[np.float32], Geometry]:
     """
     image = _load(path)
     values = np.asarray(image.dataobj, dtype=np.float32)
-    return np.ascontiguousarray(values.T), _geometry(path, image)
+    return np.ascontiguousarray(values.T), _geometry(path, image.affine, image.shape)
+
+
+def read_channels(path: Path, count: int) -> tuple[NDArray[np.float32], Geometry]:
+    """Read one file that holds ``count`` channels along its fourth axis, as (C, D, H, W) float32.
+
+    Raises:
+        FileFault: as `read_image`, or the fourth axis is missing or of another length.
+    """
+    image = _load(path, channels=count)
+    values = np.asarray(image.dataobj, dtype=np.float32)
+    return np.ascontiguousarray(values.T), _geometry(path, image.affine, image.shape)
+
+
+def read_geometry(path: Path) -> Geometry:
+    """The grid of an image or label map, from its header alone; a fourth axis is passed over.
+
+    Raises:
+        FileFault: the file is missing, not NIfTI, has a damaged header or fewer than three axes.
+    """
+    from nibabel.spatialimages import HeaderDataError
+
+    content = _content(path, _HEADER_BYTES)
+    kind = _demand_kind(path, content)
+    try:
+        header = kind.header_class(content[: kind.header_class.sizeof_hdr])
+        affine, shape = header.get_best_affine(), header.get_data_shape()
+    except (HeaderDataError, ValueError) as error:
+        raise _damaged_header(path, error) from error
+    if len(shape) < 3 or min(shape) < 1:
+        raise FileFault(path, f"a {len(shape)}-D array of shape {shape}", "a volume (x, y, z)", _FETCH_AGAIN)
+    return _geometry(path, affine, shape)
 
 
 def read_label(path: Path) -> tuple[NDArray[np.uint8], Geometry]:
@@ -64,7 +97,7 @@ def read_label(path: Path) -> tuple[NDArray[np.uint8], Geometry]:
     low, high = values.min(), values.max()
     if low < 0 or high > 255:
         raise FileFault(path, f"label values from {low:g} to {high:g}", "values in 0..255", "relabel the file")
-    geometry = replace(_geometry(path, image), label_dtype=image.get_data_dtype().name)
+    geometry = replace(_geometry(path, image.affine, image.shape), label_dtype=image.get_data_dtype().name)
     return np.ascontiguousarray(values.astype(np.uint8)), geometry
 
 
@@ -109,12 +142,22 @@ def _demand_integers(path: Path, values: NDArray[np.floating[Any]]) -> None:
     )
 
 
-def _load(path: Path) -> Nifti1Image:
-    """Parse a file into a nibabel image whose voxels are known to be there, three-dimensional and real."""
+def _load(path: Path, channels: int | None = None) -> Nifti1Image:
+    """Parse a file into a nibabel image whose voxels are known to be there and real.
+
+    It is three-dimensional, or with ``channels`` has that many along a fourth axis.
+    """
     content = _content(path)
     image = _parse(path, content)
     shape, dtype = image.shape, image.get_data_dtype()
-    if len(shape) != 3 or min(shape) < 1:
+    if channels is not None and (len(shape) != 4 or min(shape) < 1 or shape[3] != channels):
+        raise FileFault(
+            path,
+            f"a {len(shape)}-D array of shape {shape}",
+            f"a 4-D array (x, y, z, channel) of {channels} channels",
+            "stack the channels along a fourth axis in the order of the dataset's description, or correct that",
+        )
+    if channels is None and (len(shape) != 3 or min(shape) < 1):
         raise FileFault(
             path,
             f"a {len(shape)}-D array of shape {shape}",
@@ -134,11 +177,12 @@ def _load(path: Path) -> Nifti1Image:
     return image
 
 
-def _content(path: Path) -> bytes:
-    """The file's bytes, decompressed where its name ends in ``.gz``."""
+def _content(path: Path, first: int | None = None) -> bytes:
+    """The file's bytes, or the ``first`` of them, decompressed where its name ends in ``.gz``."""
     expected = "a gzipped NIfTI file" if path.suffix == ".gz" else "a NIfTI file"
     try:
-        raw = path.read_bytes()
+        # Compressed bytes are hardly ever more than what they hold.
+        raw = path.read_bytes() if first is None else _beginning(path, 2 * first)
     except FileNotFoundError:
         raise FileFault(path, "no such file", expected, _FETCH_AGAIN) from None
     except OSError as error:
@@ -147,13 +191,15 @@ def _content(path: Path) -> bytes:
     if not raw:
         raise FileFault(path, "an empty file (0 bytes)", expected, _FETCH_AGAIN)
     if path.suffix != ".gz":
-        return raw
+        return raw[:first]
     if not raw.startswith(_GZIP_MAGIC):
         if _nifti_kind(raw) is None:
             raise FileFault(path, "neither gzip nor NIfTI", expected, _FETCH_AGAIN)
         mend = f"rename it to {path.stem} and compress it with gzip"
         raise FileFault(path, "plain NIfTI, not gzipped", expected, mend)
     try:
+        if first is not None:
+            return zlib.decompressobj(_GZIP_WINDOW).decompress(raw, first)
         return gzip.decompress(raw)
     except EOFError:
         found = f"a gzip stream that ends early, after {len(raw):,} bytes"
@@ -162,16 +208,30 @@ def _content(path: Path) -> bytes:
         raise FileFault(path, f"a damaged gzip stream ({error})", "a whole gzip stream", _FETCH_AGAIN) from error
 
 
+def _beginning(path: Path, size: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(size)
+
+
 def _parse(path: Path, content: bytes) -> Nifti1Image:
     from nibabel.spatialimages import HeaderDataError
 
-    kind = _nifti_kind(content)
-    if kind is None:
-        raise FileFault(path, "no NIfTI header", "a NIfTI file", _FETCH_AGAIN)
+    kind = _demand_kind(path, content)
     try:
         return kind.from_bytes(content)
     except (HeaderDataError, ValueError) as error:
-        raise FileFault(path, f"a damaged NIfTI header ({error})", "a NIfTI file", _FETCH_AGAIN) from error
+        raise _damaged_header(path, error) from error
+
+
+def _demand_kind(path: Path, content: bytes) -> type[Nifti1Image]:
+    kind = _nifti_kind(content)
+    if kind is None:
+        raise FileFault(path, "no NIfTI header", "a NIfTI file", _FETCH_AGAIN)
+    return kind
+
+
+def _damaged_header(path: Path, error: Exception) -> FileFault:
+    return FileFault(path, f"a damaged NIfTI header ({error})", "a NIfTI file", _FETCH_AGAIN)
 
 
 def _nifti_kind(content: bytes) -> type[Nifti1Image] | None:
@@ -183,8 +243,9 @@ def _nifti_kind(content: bytes) -> type[Nifti1Image] | None:
     return None
 
 
-def _geometry(path: Path, image: Nifti1Image) -> Geometry:
-    affine = np.asarray(image.affine, dtype=np.float64)
+def _geometry(path: Path, affine: NDArray[Any], shape: tuple[int, ...]) -> Geometry:
+    """What an affine and a shape (x, y, z), or (x, y, z, channel), say."""
+    affine = affine.astype(np.float64)
     if not np.isfinite(affine).all() or np.linalg.det(affine) == 0:
         raise FileFault(
             path,
@@ -193,7 +254,7 @@ def _geometry(path: Path, image: Nifti1Image) -> Geometry:
             "copy the affine of another file of the case, or obtain the file again",
         )
     x, y, z = (float(length) for length in np.linalg.norm(affine[:3, :3], axis=0))
-    return Geometry(affine=affine, shape=image.shape[::-1], spacing_mm=(z, y, x))
+    return Geometry(affine=affine, shape=(shape[2], shape[1], shape[0]), spacing_mm=(z, y, x))
 
 
 def _write(path: Path, array: NDArray[Any], geometry: Geometry) -> None:

@@ -1,20 +1,17 @@
-"""Preparation: every case cropped, normalised and laid down as memory-mapped arrays, once.
+"""Preparation: every case cropped, resampled, normalised and laid down as memory-mapped arrays, once.
 
 Compressed NIfTI cannot be read in parts; a training step needs a few patches of a few cases. So each case is
-read once, cut to the box that holds its non-zero voxels, normalised, and stored uncompressed.
+read once, cut to the box that holds its non-zero voxels, brought to the spacing of the training, normalised, and
+stored uncompressed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import uuid
-import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,131 +19,84 @@ from numpy.typing import NDArray
 from data.dataset import Dataset
 from data.errors import DataError
 from data.fingerprint import file_checksum
-from data.volume import CaseFiles, Geometry, Volume
+from data.parallel import each_case
+from data.preparation import (
+    PREPARATION_VERSION,
+    Normalisation,
+    Preparation,
+    Storage,
+    cache_folder,
+    plan_preparation,
+    preparation_hash,
+)
+from data.prepared import Box, Image, PreparedCase, StoredCase, load_case, write_case
+from data.resample import coarse_axis, resample_image, resample_label, resampled_shape
+from data.volume import CaseFiles, Volume
 
-Normalisation = Literal["brain", "box"]
-Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+__all__ = [
+    "PREPARATION_VERSION",
+    "Box",
+    "Normalisation",
+    "Preparation",
+    "PreparedCase",
+    "Storage",
+    "StoredCase",
+    "cache_folder",
+    "missing",
+    "plan_preparation",
+    "prepare",
+    "prepare_case",
+    "prepare_volume",
+]
 
-# Raise when the stored form changes, so that older caches are made anew.
-PREPARATION_VERSION = 1
 _FOREGROUND_VOXELS_PER_LABEL = 10_000
 
 
-class _InBox:
-    """What is known in a box of a larger grid."""
+def prepare_volume(case_id: str, volume: Volume, preparation: Preparation) -> PreparedCase:
+    """Crop, resample and normalise one case in memory.
 
-    box: Box
-    geometry: Geometry
-
-    @property
-    def spacing_mm(self) -> tuple[float, float, float]:
-        """Voxel spacing (D, H, W) of the prepared arrays."""
-        return self.geometry.spacing_mm
-
-    def uncrop(self, label: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Put a label map of the box, (d, h, w), back into the original grid, (D, H, W); outside is background."""
-        full = np.zeros(self.geometry.shape, dtype=np.uint8)
-        full[tuple(slice(start, stop) for start, stop in self.box)] = label
-        return full
-
-
-@dataclass(frozen=True)
-class PreparedCase(_InBox):
-    """One case in memory, ready for full-volume inference.
-
-    Attributes:
-        id: the case's identifier.
-        image: (C, D, H, W) float32, cropped and normalised.
-        label: (D, H, W) uint8 in the same box, or None.
-        foreground: label value to an (N, 3) int array of voxels (d, h, w) inside the box.
-        box: start and stop of the crop on each axis of the original grid.
-        geometry: of the original grid.
-    """
-
-    id: str
-    image: NDArray[np.float32]
-    label: NDArray[np.uint8] | None
-    foreground: dict[int, NDArray[np.int32]]
-    box: Box
-    geometry: Geometry
-
-
-@dataclass(frozen=True)
-class StoredCase(_InBox):
-    """The same case on disk. Its arrays are memory maps opened anew at each access and read-only.
-
-    A thousand cases held open would exceed the number of files that a process may have, and this way a case that
-    goes to a worker process is a path and not its voxels.
-
-    Attributes:
-        id, box, geometry: as `PreparedCase`.
-        folder: where the arrays lie.
-    """
-
-    id: str
-    folder: Path
-    box: Box
-    geometry: Geometry
-
-    @property
-    def image(self) -> NDArray[np.float32]:
-        """(C, D, H, W) float32."""
-        return cast(NDArray[np.float32], np.load(self.folder / "image.npy", mmap_mode="r"))
-
-    @property
-    def label(self) -> NDArray[np.uint8] | None:
-        """(D, H, W) uint8, or None."""
-        path = self.folder / "label.npy"
-        return cast(NDArray[np.uint8], np.load(path, mmap_mode="r")) if path.exists() else None
-
-    @property
-    def foreground(self) -> dict[int, NDArray[np.int32]]:
-        """Label value to an (N, 3) int array of voxels (d, h, w)."""
-        with np.load(self.folder / "foreground.npz") as stored:
-            return {int(value): stored[value] for value in stored.files}
-
-
-def prepare_volume(case_id: str, volume: Volume, normalisation: Normalisation) -> PreparedCase:
-    """Crop and normalise one case in memory.
-
-    The box is that of all voxels that are non-zero in any channel, as in nnU-Net (Isensee et al., 2021).
+    The box is that of all voxels that are non-zero in any channel, as in nnU-Net (Isensee et al., 2021). A case whose
+    spacing is that of the preparation to 0.001 mm is not resampled at all; see `data.resample` for the others.
     ``box`` normalises each channel by mean and standard deviation over the whole box, background included, as
     SegMamba's released preprocessing does; ``brain`` uses the non-zero voxels only and leaves 0 outside.
 
     Raises:
-        DataError: every voxel of every channel is zero.
+        DataError: every voxel of every channel is zero, the case would become too large, or a value too large for
+            its storage.
     """
     inside = np.asarray(volume.image.any(axis=0))
     if not inside.any():
         raise DataError(f"case {case_id}: every voxel of every channel is zero; expected an image. Replace its files.")
     box = _bounding_box(inside)
     crop = tuple(slice(start, stop) for start, stop in box)
-    image = np.stack(
-        [_normalise(channel, inside[crop], normalisation) for channel in volume.image[(slice(None), *crop)]]
-    )
     label = None if volume.label is None else np.ascontiguousarray(volume.label[crop])
+    cropped = Volume(volume.image[(slice(None), *crop)], label, volume.geometry)
+    resampled, inside = _resample(case_id, cropped, inside[crop], preparation)
+    image = _normalise_all(case_id, resampled.image, inside, preparation)
     return PreparedCase(
         id=case_id,
         image=image,
-        label=label,
-        foreground={} if label is None else _foreground(label),
+        label=resampled.label,
+        foreground={} if resampled.label is None else _foreground(resampled.label),
         box=box,
         geometry=volume.geometry,
+        spacing_mm=resampled.geometry.spacing_mm,
     )
 
 
-def prepare_case(dataset: Dataset, case: CaseFiles, folder: Path, normalisation: Normalisation) -> StoredCase:
+def prepare_case(dataset: Dataset, case: CaseFiles, folder: Path, preparation: Preparation) -> StoredCase:
     """Return the prepared case from ``folder``, making it there first if it is missing or its files changed.
 
     Raises:
-        DataError: a source file is damaged, or the disk cannot take or give the arrays; nothing half-written stays.
+        DataError: a source file is damaged, the case cannot be prepared so, or the disk cannot take or give the
+            arrays; nothing half-written stays.
     """
-    source = _source_hash(case, normalisation)
+    source = _source_hash(case, preparation)
     target = folder / case.id
-    stored = _load(case.id, target, source)
+    stored = load_case(case.id, target, source)
     if stored is None:
-        _write(prepare_volume(case.id, dataset.read(case), normalisation), target, source)
-        stored = _load(case.id, target, source)
+        write_case(prepare_volume(case.id, dataset.read(case), preparation), target, source)
+        stored = load_case(case.id, target, source)
     if stored is None:
         raise DataError(f"{target} was written but cannot be read back; check the disk, or set BENCH_CACHE_DIR.")
     return stored
@@ -156,23 +106,31 @@ def prepare(
     dataset: Dataset,
     cases: Sequence[CaseFiles],
     folder: Path,
-    normalisation: Normalisation,
+    preparation: Preparation,
     on_case: Callable[[str], None] | None = None,
+    workers: int = 1,
 ) -> dict[str, StoredCase]:
-    """Prepare cases, reusing what an earlier call left in ``folder``; returns them by id.
+    """Prepare cases, reusing what an earlier call left in ``folder``; returns them by id, in the order of ``cases``.
 
     Args:
-        on_case: called with each case's id once it is there.
+        on_case: called in the calling thread with each case's id once it is there. What it raises ends the work; what
+            is there stays.
+        workers: cases at a time, in threads; each holds a few copies of a case in memory.
 
     Raises:
         DataError: as `prepare_case`.
     """
-    prepared = {}
-    for case in cases:
-        prepared[case.id] = prepare_case(dataset, case, folder, normalisation)
-        if on_case is not None:
-            on_case(case.id)
-    return prepared
+    stored = each_case(lambda case: prepare_case(dataset, case, folder, preparation), cases, on_case, workers)
+    return {case.id: case for case in stored}
+
+
+def missing(cases: Sequence[CaseFiles], folder: Path, preparation: Preparation) -> list[CaseFiles]:
+    """Those of the cases that `prepare` would have to make.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    return [case for case in cases if load_case(case.id, folder / case.id, _source_hash(case, preparation)) is None]
 
 
 def _bounding_box(mask: NDArray[np.bool_]) -> Box:
@@ -182,6 +140,63 @@ def _bounding_box(mask: NDArray[np.bool_]) -> Box:
         filled = np.flatnonzero(mask.any(axis=others))
         box.append((int(filled[0]), int(filled[-1]) + 1))
     return box[0], box[1], box[2]
+
+
+def _resample(
+    case_id: str, volume: Volume, inside: NDArray[np.bool_], preparation: Preparation
+) -> tuple[Volume, NDArray[np.bool_]]:
+    """The cropped case and its mask at the preparation's spacing, with the spacing that whole voxels allow."""
+    spacing, target = volume.geometry.spacing_mm, preparation.spacing_mm
+    box_shape = (inside.shape[0], inside.shape[1], inside.shape[2])
+    if target is None:
+        return volume, inside
+    try:
+        shape = resampled_shape(box_shape, spacing, target)
+    except DataError as error:
+        raise DataError(f"case {case_id}: {error}") from None
+    if shape == box_shape:
+        return volume, inside
+    nearest_axis = coarse_axis(spacing, target)
+    d, h, w = (size * old / new for size, old, new in zip(spacing, box_shape, shape, strict=True))
+    resampled = Volume(
+        image=np.stack([resample_image(channel, shape, nearest_axis) for channel in volume.image]),
+        label=None if volume.label is None else resample_label(volume.label, shape, nearest_axis),
+        geometry=replace(volume.geometry, spacing_mm=(d, h, w)),
+    )
+    return resampled, resample_label(inside.astype(np.uint8), shape, nearest_axis).astype(bool)
+
+
+def _normalise_all(
+    case_id: str, image: NDArray[np.float32], inside: NDArray[np.bool_], preparation: Preparation
+) -> Image:
+    """Every channel in its way, in the type of the storage."""
+    if preparation.normalise == "brain" and not inside.any():
+        raise DataError(
+            f"case {case_id}: nothing of its non-zero voxels is left at {preparation.spacing_mm} mm; expected some. "
+            "Choose a finer spacing, or native (data.spacing_mm)."
+        )
+    intensities = preparation.intensities or (None,) * len(image)
+    if len(intensities) != len(image):
+        raise DataError(
+            f"case {case_id} has {len(image)} channels, but the preparation knows {len(intensities)}; expected the "
+            "channels of the dataset that it was made for."
+        )
+    dtype = np.dtype(preparation.storage)
+    prepared = np.empty(image.shape, dtype)
+    for index, (channel, intensity) in enumerate(zip(image, intensities, strict=True)):
+        if intensity is not None:
+            values = intensity.normalise(channel)
+        else:
+            values = _normalise(channel, inside, preparation.normalise)
+        largest = float(np.abs(values).max())
+        if largest > np.finfo(dtype).max:
+            raise DataError(
+                f"case {case_id}: channel {index} (counted from 0) reaches {largest:g} once normalised; {dtype} holds "
+                f"at most {np.finfo(dtype).max:g}. Store it as float32 (data.storage), and see whether the image is "
+                "constant but for a few voxels."
+            )
+        prepared[index] = values
+    return prepared
 
 
 def _normalise(channel: NDArray[np.float32], inside: NDArray[np.bool_], how: Normalisation) -> NDArray[np.float32]:
@@ -207,67 +222,7 @@ def _foreground(label: NDArray[np.uint8]) -> dict[int, NDArray[np.int32]]:
     return voxels
 
 
-def _source_hash(case: CaseFiles, normalisation: Normalisation) -> str:
+def _source_hash(case: CaseFiles, preparation: Preparation) -> str:
     files = [file_checksum(path) for path in (*case.images, *([case.label] if case.label else []))]
-    text = json.dumps([PREPARATION_VERSION, normalisation, files])
+    text = json.dumps([preparation_hash(preparation), files])
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _write(prepared: PreparedCase, target: Path, source: str) -> None:
-    facts = {
-        "source": source,
-        "box": prepared.box,
-        "affine": prepared.geometry.affine.tolist(),
-        "shape": prepared.geometry.shape,
-        "spacing_mm": prepared.geometry.spacing_mm,
-        "label_dtype": prepared.geometry.label_dtype,
-    }
-    scratch = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = target.parent / f".{target.name}-{uuid.uuid4().hex}"
-        scratch.mkdir()
-        np.save(scratch / "image.npy", prepared.image)
-        if prepared.label is not None:
-            np.save(scratch / "label.npy", prepared.label)
-        voxels: dict[str, Any] = {str(value): found for value, found in prepared.foreground.items()}
-        np.savez(scratch / "foreground.npz", **voxels)
-        (scratch / "case.json").write_text(json.dumps(facts))
-        if _load(prepared.id, target, source) is None:  # else another process prepared the same case meanwhile
-            shutil.rmtree(target, ignore_errors=True)
-            scratch.replace(target)
-    except OSError as error:
-        size = prepared.image.nbytes / 2**20
-        raise DataError(
-            f"cannot write the prepared case {prepared.id} ({size:.0f} MiB) to {target.parent}: {error.strerror}. "
-            "Free some space there, or set BENCH_CACHE_DIR to a folder on another disk."
-        ) from error
-    finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _load(case_id: str, target: Path, source: str) -> StoredCase | None:
-    """The stored case; None where there is none, it was made from other files, or it is damaged."""
-    try:
-        facts = json.loads((target / "case.json").read_text())
-        if facts["source"] != source:
-            return None
-        stored = StoredCase(
-            id=case_id,
-            folder=target,
-            box=cast(Box, tuple((start, stop) for start, stop in facts["box"])),
-            geometry=Geometry(
-                affine=np.array(facts["affine"]),
-                shape=tuple(facts["shape"]),
-                spacing_mm=tuple(facts["spacing_mm"]),
-                label_dtype=facts["label_dtype"],
-            ),
-        )
-        # Opening each array once tells a truncated one now rather than in the middle of a training.
-        whole = stored.image.ndim == 4 and stored.label is not None and stored.foreground is not None
-    except (FileNotFoundError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-        return None
-    except OSError as error:
-        raise DataError(f"cannot read the prepared case {target}: {error.strerror}. Check the folder.") from error
-    return stored if whole else None

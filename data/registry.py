@@ -2,11 +2,15 @@
 
 A distribution adds a dataset through an entry point of the group ``segmamba_bench.datasets`` that names an
 object with a ``card`` and ``open(root)``, see `data.dataset.DatasetSource`.
+
+Beside names, every function takes the path of a folder with a ``dataset.json``, see `data.folder_dataset`. What holds
+a separator is a path, and so is the name of such a folder that is no dataset's name.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -28,10 +32,10 @@ def names() -> list[str]:
 
 
 def card(name: str) -> DatasetCard:
-    """The facts about a dataset.
+    """The facts about a dataset, by its name or its folder.
 
     Raises:
-        DataError: there is no dataset of that name.
+        DataError: there is no such dataset, or the folder's ``dataset.json`` cannot be used.
     """
     return _source(name).card
 
@@ -40,13 +44,20 @@ def open_dataset(name: str, root: Path | str | None = None, on_case: Callable[[s
     """Open a dataset in ``root``, or where `data.locate.locate` finds it.
 
     The phantom needs no place: where nothing names one it is generated into the cache, and ``on_case`` hears
-    each case's identifier as it is made.
+    each case's identifier as it is made. A dataset that is named as a folder lies there.
 
     Raises:
-        DataError: there is no dataset of that name, or nothing says where it lies.
+        DataError: there is no dataset of that name, or nothing says where it lies, or two folders are named.
     """
     source = _source(name)
     root = None if root is None else Path(root)
+    if (folder := _folder(name)) is not None:
+        if root is not None and root.resolve() != folder.resolve():
+            raise DataError(
+                f"the dataset is named as the folder {folder}, and --data-dir names another, {root}; expected one of "
+                "them. Leave out --data-dir."
+            )
+        return source.open(folder)
     if name == "phantom" and configured(name, root) is None:
         from data.phantom_cache import default_phantom
 
@@ -54,25 +65,56 @@ def open_dataset(name: str, root: Path | str | None = None, on_case: Callable[[s
     return source.open(locate(name, root, source.card.how_to_obtain))
 
 
-def open_folder(name: str, folder: Path) -> Dataset:
-    """Open a folder as the dataset of that name: cases to segment, wherever they lie.
+def open_folder(name: str | DatasetCard, folder: Path) -> Dataset:
+    """Open a folder as the dataset of that name, or of that card: cases to segment, wherever they lie.
+
+    A card stands for a dataset that was named as a folder and may be out of reach by now; that of a registered
+    dataset opens as its name would.
 
     Raises:
-        DataError: there is no dataset of that name.
+        DataError: there is no such dataset.
     """
-    return _source(name).open(folder)
+    if isinstance(name, str):
+        return _source(name).open(folder)
+    from data.folder_dataset import LAYOUTS, FolderDataset
+
+    return FolderDataset(name, folder) if name.layout in LAYOUTS else _source(name.name).open(folder)
 
 
 def _source(name: str) -> DatasetSource:
     # Built-in ones first: looking for plug-ins walks over everything that is installed.
     known = _built_in()
+    if (folder := _folder(name)) is not None:
+        from data.folder_dataset import FolderSource
+
+        source = FolderSource(folder)
+        if source.card.name in names():
+            raise DataError(
+                f"the folder {folder} is called as the dataset '{source.card.name}' is; expected another name, so that "
+                "no record is taken for one of that dataset. Rename the folder, or pass a link of another name to it."
+            )
+        return source
     if name not in known:
         known |= _plugged_in()
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean '{nearest[0]}'?" if nearest else "."
-        raise DataError(f"there is no dataset '{name}'{hint} There are: {', '.join(known)}.")
+        raise DataError(
+            f"there is no dataset '{name}'{hint} There are: {', '.join(known)}. A folder in the layout of nnU-Net or "
+            "of the Medical Segmentation Decathlon is named by its path, with a /."
+        )
     return known[name]
+
+
+def _folder(name: str) -> Path | None:
+    """The folder that a dataset is named as; None for a name."""
+    path = Path(name).expanduser()
+    if os.sep in name or (os.altsep and os.altsep in name):
+        return path
+    # A relative folder must not hide a dataset of that name.
+    if name and (path / "dataset.json").is_file() and name not in names():
+        return path
+    return None
 
 
 def _built_in() -> dict[str, DatasetSource]:

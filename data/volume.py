@@ -16,7 +16,7 @@ class CaseFiles:
     Attributes:
         id: the case's identifier, unique within its dataset.
         patient: the patient's identifier; cases of one patient never stand in two splits.
-        images: one file per channel, in the order of the dataset card.
+        images: one file per channel, in the order of the dataset card; or a single 4-D file that holds all of them.
         label: the reference segmentation, or None for a case to be segmented.
     """
 

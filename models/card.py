@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class ModelCard:
         fixed_size: True where the shapes of the parameters depend on the image size, so that a network
             takes only the size it was built for.
         recipe: one line on what its authors trained it with.
+        recipe_fields: the same as fields of a training protocol (``train.learning_rate``) and options of the network
+            (``model_options.NAME.OPTION``), with their values; None where the authors published too little for that.
         parameters_4to4: number of parameters with 4 input and 4 output channels at 128³ voxels and
             default options.
         gmacs_128: 10⁹ multiply-accumulates of convolutions, matrix products and attention in one inference of
@@ -73,6 +76,7 @@ class ModelCard:
     scan_gmacs_128: float = 0.0
     volume_rule: VolumeRule | None = None
     unused: tuple[str, ...] = ()
+    recipe_fields: Mapping[str, Any] | None = None
 
     def volume_multiple(self, options: Mapping[str, object]) -> int:
         """What D·H·W must be a multiple of in a network with these options; 1 where any will do."""

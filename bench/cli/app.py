@@ -8,7 +8,7 @@ import typer
 
 from bench import __version__
 from bench.cli import data as data_verbs
-from bench.cli import evaluate, listing, predict, run, table
+from bench.cli import evaluate, listing, predict, protocols, run, table
 from bench.errors import BenchError
 from data.errors import DataError
 from models.errors import ModelError
@@ -25,6 +25,7 @@ app.command("run")(run.run)
 app.command("table")(table.table)
 app.command("models")(listing.list_models)
 app.command("datasets")(listing.list_datasets)
+app.command("protocols")(protocols.protocols)
 app.add_typer(data_verbs.app, name="data")
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bench.cli.opening import open_dataset
-from bench.cli.options import DataDir
+from bench.cli.options import Changes, DataDir
 
-app = typer.Typer(help="Make and check datasets.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from bench.protocol import Protocol
+    from data.card import DatasetCard
+    from data.split import Split
+
+app = typer.Typer(help="Make, check and prepare datasets.", no_args_is_help=True)
+
+DatasetName = Annotated[
+    str, typer.Argument(metavar="DATASET", help="See `bench datasets`; or a folder laid out as nnU-Net's or MSD's.")
+]
 
 
 @app.command()
@@ -31,7 +41,7 @@ def phantom(
 
 @app.command()
 def check(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="See `bench datasets`.")],
+    dataset: DatasetName,
     data_dir: DataDir = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Cases read at the same time.")] = 2,
 ) -> None:
@@ -50,3 +60,106 @@ def check(
     typer.echo(f"{total} cases in {opened.root}: {errors} errors, {len(findings) - errors} warnings")
     if errors:
         raise typer.Exit(1)
+
+
+@app.command()
+def prepare(
+    dataset: DatasetName,
+    data_dir: DataDir = None,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            "--protocol", metavar="NAME", help="See `bench protocols`; by default demo for phantoms, else paper."
+        ),
+    ] = "",
+    set_: Changes = [],  # noqa: B006 - typer's form of a repeatable option
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Cases prepared at the same time.")] = 2,
+) -> None:
+    """Crop, resample and normalise the cases that `bench run` with the same options will need, and keep them."""
+    import data
+    from bench.engine.interrupt import Interrupted, StopRequest, stop_on_signal
+    from bench.plan import draw_split
+    from bench.progress import Bar, ConsoleWatcher
+    from bench.protocol import load_protocol
+    from data.fingerprint import fingerprint
+    from data.prepare import cache_folder, missing, plan_preparation
+    from data.prepare import prepare as prepare_cases
+    from data.summary import write_summary
+
+    chosen = load_protocol(protocol or ("demo" if data.card(dataset).synthetic else "paper"), set_)
+    watcher = ConsoleWatcher()
+    opened = open_dataset(dataset, data_dir, watcher)
+    files = {case.id: case for case in opened.cases()}
+    split = draw_split(list(files.values()), chosen)
+    needed = [files[case] for case in _needed(split, chosen)]
+
+    def advancing(bar: Bar, stop: StopRequest, skip: frozenset[str] = frozenset()) -> Callable[[str], None]:
+        def on_case(case: str) -> None:
+            if case not in skip:
+                bar.advance(case)
+            stop.check()
+
+        return on_case
+
+    with stop_on_signal() as stop:
+        try:
+            with watcher.bar("surveying", len(split.train)) as bar:
+                preparation = plan_preparation(
+                    opened,
+                    [files[case] for case in split.train],
+                    normalise=chosen.data.normalise,
+                    storage=chosen.data.storage,
+                    spacing_mm=chosen.data.spacing_mm,
+                    on_case=advancing(bar, stop),
+                    workers=workers,
+                )
+            folder = cache_folder(opened.card.name, fingerprint(files.values()), preparation)
+            left = missing(needed, folder, preparation)
+            there = frozenset(case.id for case in needed) - {case.id for case in left}
+            if not left:
+                watcher.say(f"all {len(needed)} cases are there already")
+            with watcher.bar("preparing", len(needed), done=len(there)) as bar:
+                on_case = advancing(bar, stop, there)
+                prepared = prepare_cases(opened, needed, folder, preparation, on_case, workers)
+        except Interrupted:
+            watcher.say("stopped on request; run the same command again to go on")
+            raise typer.Exit(130) from None
+    typer.echo(f"{'folder':16} {folder}")
+    for name, value in _summary_lines(write_summary(folder, prepared.values(), preparation), opened.card):
+        typer.echo(f"{name:16} {value}")
+
+
+def _needed(split: Split, protocol: Protocol) -> list[str]:
+    """Cases that a run reads prepared: those that train, those that are tested, and those that it validates on."""
+    fields = protocol.validation
+    validation = () if fields.every_epochs is None else split.validation[: fields.cases]
+    return [*split.train, *validation, *split.test]
+
+
+def _summary_lines(summary: dict[str, Any], card: DatasetCard) -> list[tuple[str, str]]:
+    """The counts of `data.summary.write_summary` for people."""
+    preparation = summary["preparation"]
+    lines = [
+        ("cases", str(summary["cases"])),
+        ("size", f"{summary['bytes'] / 2**20:,.1f} MiB as {preparation['storage']}"),
+        ("voxels before", _range(summary["shape"])),
+        ("voxels after", _range(summary["prepared_shape"])),
+        ("mm before", _range(summary["spacing_mm"])),
+        ("mm after", _range(summary["prepared_spacing_mm"])),
+    ]
+    for channel, intensity in zip(card.channels, preparation["intensities"], strict=False):
+        if intensity is not None:
+            clip = f"clipped to {intensity['low']:g} … {intensity['high']:g}"
+            lines.append((channel, f"{clip}, mean {intensity['mean']:.1f}, deviation {intensity['std']:.1f}"))
+    for value, count in summary["voxels"].items():
+        name = card.labels[int(value)]
+        lines.append((f"label {value}", f"{name}: {count:,} voxels in {summary['cases_with'][value]} cases"))
+    return lines
+
+
+def _range(found: dict[str, list[float]]) -> str:
+    """``d × h × w``, with the smallest and the largest where they differ."""
+    smallest, median, largest = (
+        " × ".join(f"{value:.4g}" for value in found[which]) for which in ("smallest", "median", "largest")
+    )
+    return smallest if smallest == largest else f"{smallest} to {largest}, median {median}"

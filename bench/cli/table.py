@@ -18,6 +18,9 @@ def table(
     dataset: Annotated[str, typer.Option("--dataset", help="Only this dataset.")] = "",
     protocol: Annotated[str, typer.Option("--protocol", help="Only this protocol.")] = "",
     seed: Annotated[str, typer.Option("--seed", help="Only these seeds.")] = "",
+    mix_protocols: Annotated[
+        bool, typer.Option("--mix-protocols", help="Let runs under different protocols share a table, and say so.")
+    ] = False,
 ) -> None:
     """Print Dice and HD95 of what has been run, one table per dataset and protocol."""
     from bench.errors import BenchError, unknown
@@ -50,4 +53,4 @@ def table(
             + (f" with these filters; there are:\n  {chr(10).join(there)}" if there else "")
             + "\nMake one with: bench run --model segmamba --dataset phantom"
         )
-    typer.echo(render([make_table(group) for group in group_records(kept)], format_), nl=False)  # type: ignore[arg-type]
+    typer.echo(render([make_table(group) for group in group_records(kept, mix_protocols)], format_), nl=False)  # type: ignore[arg-type]

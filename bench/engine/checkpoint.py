@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import random
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.atomic import atomic_file
 from bench.errors import BenchError
@@ -24,19 +24,35 @@ class TrainingState:
 
     Attributes:
         step: optimiser steps done.
-        history: one row per finished epoch.
+        history: one row per finished epoch; a validation that did not take place in it is None.
         pending: loss, seconds of computing and seconds of waiting for data of each step since the last row.
-        seconds: time spent training so far, over all attempts.
+        seconds: time spent on steps so far, over all attempts; without validations and checkpoints.
+        best_dice: best mean Dice on the validation cases; None before the first validation.
+        best_step: when that was.
+        execution: how the steps are carried out, see `bench.engine.execution.Execution`.
     """
 
-    step: int
-    history: list[dict[str, float]]
-    pending: list[tuple[float, float, float]]
-    seconds: float
+    step: int = 0
+    history: list[dict[str, float | None]] = field(default_factory=list)
+    pending: list[tuple[float, float, float]] = field(default_factory=list)
+    seconds: float = 0.0
+    best_dice: float | None = None
+    best_step: int | None = None
+    execution: dict[str, Any] | None = None
 
 
-def save_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, state: TrainingState) -> None:
-    """Write weights, optimiser, progress and random states.
+def save_checkpoint(
+    path: Path,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    state: TrainingState,
+    randoms: Sequence[Mapping[str, Tensor | None]],
+) -> None:
+    """Write weights, optimiser, loss scale, progress and random states.
+
+    Args:
+        randoms: `random_state` of each process that trains, in order of the ranks.
 
     Raises:
         BenchError: the disk refuses; an earlier checkpoint at ``path`` is unchanged.
@@ -44,11 +60,9 @@ def save_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimiz
     content = {
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
+        "scaler": scaler.state_dict(),
         "progress": asdict(state),
-        "random": {
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
-        },
+        "random": list(randoms),
     }
     # Through memory, since torch's writer turns a full disk into an error that does not say so.
     buffer = io.BytesIO()
@@ -72,7 +86,7 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     except Exception as error:  # what damaged bytes can raise in an unpickler is no closed list
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise BenchError(f"{path} is damaged: {reason}.") from error
-    if not isinstance(content, dict) or not {"model", "optimiser", "progress", "random"} <= content.keys():
+    if not isinstance(content, dict) or not {"model", "optimiser", "scaler", "progress", "random"} <= content.keys():
         raise BenchError(f"{path} is damaged: it is no checkpoint of a training.")
     return content
 
@@ -135,18 +149,37 @@ def load_weights(content: dict[str, Any], model: nn.Module, path: Path) -> None:
     model.load_state_dict(content["model"])
 
 
-def restore(content: dict[str, Any], model: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> TrainingState:
-    """Put a checkpoint's state into model, optimiser and random generators.
+def restore(
+    content: dict[str, Any],
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    path: Path,
+    rank: int = 0,
+) -> TrainingState:
+    """Put a checkpoint's state into model, optimiser, scaler and random generators.
 
     Raises:
         BenchError: as `load_weights`.
     """
     load_weights(content, model, path)
     optimiser.load_state_dict(content["optimiser"])
-    torch.set_rng_state(content["random"]["torch"].cpu())
-    if content["random"]["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(content["random"]["cuda"].cpu())
+    if content["scaler"]:
+        scaler.load_state_dict(content["scaler"])
+    if rank < len(content["random"]):  # more processes than before: the new ones keep the streams they were seeded with
+        random_state = content["random"][rank]
+        torch.set_rng_state(random_state["torch"].cpu())
+        if random_state["cuda"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(random_state["cuda"].cpu())
     return TrainingState(**content["progress"])
+
+
+def random_state() -> dict[str, Tensor | None]:
+    """The states of this process's generators that a training draws from."""
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+    }
 
 
 def seed_everything(seed: int) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -29,7 +32,53 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_workers(asked: int, device: torch.device) -> int:
-    """As asked, or for -1: none on the CPU, where they would take the network's cores; else up to eight."""
+    """As asked, or for -1: none on the CPU, where they would take the network's cores; else up to twelve."""
     if asked >= 0:
         return asked
-    return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+    return 0 if device.type == "cpu" else min(12, os.cpu_count() or 1)
+
+
+def choose_prepare_workers() -> int:
+    """Cases prepared at once: each holds its voxels in memory several times over."""
+    return min(8, os.cpu_count() or 1)
+
+
+def check_devices(device: torch.device, count: int, batch_size: int) -> None:
+    """See that a job can have that many devices.
+
+    Raises:
+        BenchError: there are fewer, or the batch cannot be shared equally.
+    """
+    if count == 1:
+        return
+    if device.type == "cuda" and count > torch.cuda.device_count():
+        raise BenchError(
+            f"--gpus-per-job {count}: this machine has {torch.cuda.device_count()} CUDA devices; ask for no more"
+        )
+    if batch_size % count:
+        raise BenchError(
+            f"--gpus-per-job {count}: train.batch_size={batch_size} patches cannot be shared equally; set it to a "
+            f"multiple of {count}, which is another experiment, or ask for fewer devices"
+        )
+
+
+@contextmanager
+def deterministic(wanted: bool, device: torch.device) -> Iterator[None]:
+    """Let operations that have a repeatable form take it, which on a GPU rules the trying out of kernels out too."""
+    if not wanted:
+        yield
+        return
+    settings: Any = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark, fill = torch.backends.cudnn.benchmark, settings.fill_uninitialized_memory
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    settings.fill_uninitialized_memory = False  # it only finds faults, and takes time
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        settings.fill_uninitialized_memory = fill
+        torch.backends.cudnn.benchmark = benchmark

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench.engine.infer import predict_label
 from bench.engine.interrupt import StopRequest
+from bench.engine.segment import Segmenter
+from bench.fields import InferFields
 from bench.metrics import RegionMeasurement, measure_case
 from bench.progress import Watcher
 from bench.protocol import Protocol
@@ -25,9 +26,10 @@ def evaluate(
     model: nn.Module,
     regions: Mapping[str, tuple[int, ...]],
     cases: Sequence[CaseFiles],
-    prepared: dict[str, StoredCase],
+    prepared: Mapping[str, StoredCase],
     protocol: Protocol,
     *,
+    infer: InferFields | None = None,
     device: torch.device,
     watcher: Watcher,
     stop: StopRequest,
@@ -40,13 +42,17 @@ def evaluate(
         regions: region name to labels.
         cases: with references.
         prepared: the same cases, by id.
+        infer: how to segment, where it is not as the protocol says: while a network is trained, without flips.
         record: keeps the label maps; None keeps none. A map that the record says is of these weights is taken
             instead of a new inference, so that an interrupted evaluation goes on.
 
     Raises:
         Interrupted: ``stop`` was requested.
-        DataError, BenchError: a reference cannot be read, a prediction cannot be written.
+        Diverged: a logit is not finite.
+        DataError, BenchError: a reference cannot be read, a prediction cannot be written, the network does not return
+            logits, or these regions cannot be painted as ``infer.output`` asks.
     """
+    segmenter = Segmenter(model, protocol.data.patch_size, infer or protocol.infer, regions, device)
     measured: Measured = {}
     with watcher.bar(title, len(cases)) as bar:
 
@@ -60,8 +66,7 @@ def evaluate(
                 label, _ = read_label(record.prediction(case.id))
             if label is None:
                 ready = prepared[case.id]
-                cropped = predict_label(model, ready.image, protocol.data.patch_size, protocol.infer, device, on_window)
-                label = ready.uncrop(cropped)
+                label = segmenter.segment(ready, on_window).label()
                 if record is not None:
                     record.prediction(case.id).parent.mkdir(exist_ok=True)
                     write_label(record.prediction(case.id), label, ready.geometry)

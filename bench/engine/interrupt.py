@@ -1,9 +1,10 @@
-"""Ctrl-C as a request, not an accident."""
+"""Ctrl-C as a request, not an accident; and the end of the time that a job was given."""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -13,19 +14,34 @@ class Interrupted(Exception):
     """The user, or the system, asked the run to stop; its state is on the disk."""
 
 
-class StopRequest:
-    """Whether somebody asked to stop."""
+class TimedOut(Exception):
+    """The job's time is over; its state is on the disk."""
 
-    def __init__(self) -> None:
+
+class StopRequest:
+    """Whether somebody asked to stop, or a job's time is over.
+
+    Attributes:
+        requested: set by whoever asks.
+        deadline: when the time is over, by `time.monotonic`; None for never.
+    """
+
+    def __init__(self, deadline: float | None = None) -> None:
         self.requested = False
+        self.deadline = deadline
+
+    @property
+    def due(self) -> bool:
+        """Whether to stop now."""
+        return self.requested or (self.deadline is not None and time.monotonic() >= self.deadline)
 
     def check(self) -> None:
-        """Raise `Interrupted` if somebody asked.
+        """Raise `Interrupted` or `TimedOut` if it is time to stop.
 
         Call it only where stopping loses nothing.
         """
-        if self.requested:
-            raise Interrupted
+        if self.due:
+            raise Interrupted if self.requested else TimedOut
 
 
 @contextmanager

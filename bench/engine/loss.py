@@ -2,32 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bench.fields import TrainFields
 
-def cross_entropy(logits: Tensor | Sequence[Tensor], label: Tensor) -> Tensor:
-    """Cross entropy over mutually exclusive classes, at one or several resolutions.
+Loss = Callable[[Tensor | Sequence[Tensor], Tensor], Tensor]
+_OneScale = Callable[[Tensor, Tensor], Tensor]
 
-    With deep supervision the terms are weighted as in nnU-Net (Isensee et al. 2021, supplementary note 2): half as
-    much with each halving, the coarsest not at all, the weights summing to one; labels are taken at the nearest voxel.
-    The coarsest stays in the sum with its weight of 0, so that its parameters get a gradient, if only zeros:
-    distributed training waits for one.
+_SMOOTH = 1e-5  # as in nnU-Net and MONAI: a class that is absent and not predicted costs nothing
+
+
+def make_loss(fields: TrainFields) -> Loss:
+    """The protocol's loss of logits (B, K, D, H, W), or a list of them with deep supervision, and labels (B, D, H, W).
+
+    Every term is a mean over patches of equal weight, so that a batch split into equal parts, over time or over
+    devices, has the mean of its parts' losses.
+    """
+
+    def one_scale(logits: Tensor, label: Tensor) -> Tensor:
+        logits = logits.float()
+        if fields.loss == "cross_entropy":
+            return F.cross_entropy(logits, label)
+        dice = soft_dice(logits, label, background=fields.dice_background)
+        return dice if fields.loss == "dice" else dice + F.cross_entropy(logits, label)
+
+    def loss(logits: Tensor | Sequence[Tensor], label: Tensor) -> Tensor:
+        return one_scale(logits, label) if isinstance(logits, Tensor) else deeply_supervised(logits, label, one_scale)
+
+    return loss
+
+
+def soft_dice(logits: Tensor, label: Tensor, *, background: bool) -> Tensor:
+    """One minus the soft Dice of softmax probabilities, the mean over patches and classes (Milletari et al. 2016, with
+    sums of probabilities instead of squares in the denominator, as in nnU-Net).
 
     Args:
-        logits: (B, K, D, H, W), or a sequence of such, the first at full size and each other at half the size of the
-            one before.
+        logits: (B, K, D, H, W).
         label: (B, D, H, W), integers.
+        background: whether class 0 counts.
     """
-    if isinstance(logits, Tensor):
-        return F.cross_entropy(logits, label)
+    probability = logits.softmax(1)
+    truth = torch.zeros_like(probability).scatter_(1, label[:, None], 1.0)
+    axes = tuple(range(2, logits.ndim))
+    overlap = (probability * truth).sum(axes)
+    extent = probability.sum(axes) + truth.sum(axes)
+    dice = (2 * overlap + _SMOOTH) / (extent + _SMOOTH)
+    return 1 - (dice if background else dice[:, 1:]).mean()
+
+
+def deeply_supervised(logits: Sequence[Tensor], label: Tensor, one_scale: _OneScale) -> Tensor:
+    """The weighted mean of a loss over several resolutions.
+
+    The weights are nnU-Net's (Isensee et al. 2021, supplementary note 2): half as much with each halving, the coarsest
+    not at all, summing to one; labels are taken at the nearest voxel. The coarsest stays in the sum with its weight of
+    0, so that its parameters get a gradient, if only zeros: distributed training waits for one.
+
+    Args:
+        logits: (B, K, D, H, W) each, the first at full size and each other at half the size of the one before.
+        label: (B, D, H, W), integers.
+        one_scale: the loss at one resolution.
+    """
     weights = [0.5**level for level in range(len(logits))]
     if len(weights) > 1:
         weights[-1] = 0.0
     terms = [
-        weight * F.cross_entropy(level, _resize(label, level.shape[2:]))
+        weight * one_scale(level, _resize(label, level.shape[2:]))
         for weight, level in zip(weights, logits, strict=True)
     ]
     return sum(terms[1:], terms[0]) / sum(weights)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import resource
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 
+GIB = 2**30
 _PROCESS = Path("/proc/self")
 
 
@@ -36,6 +38,26 @@ def peak(device: torch.device) -> dict[str, int]:
             "driver_used_bytes": total - free,
         }
     return facts
+
+
+@contextmanager
+def limit_memory(device: torch.device, limit: int | None) -> Iterator[None]:
+    """Let a GPU's allocator hold at most ``limit`` bytes in this process; elsewhere, and for None, all there is."""
+    if device.type != "cuda" or limit is None:
+        yield
+        return
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(limit / total, 1.0), device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on whatever device."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def _peak_process_bytes() -> int:

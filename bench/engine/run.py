@@ -5,51 +5,39 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 import models
-from bench.engine.checkpoint import seed_everything
+from bench.engine.checkpoint import load_checkpoint, load_weights
 from bench.engine.diverged import Diverged
 from bench.engine.evaluate import Measured, evaluate, mean_dice, means
-from bench.engine.interrupt import Interrupted, StopRequest
-from bench.engine.memory import peak, reset_peak
-from bench.engine.network import build_network
-from bench.engine.train import train
+from bench.engine.fit import DoesNotFit
+from bench.engine.interrupt import Interrupted, StopRequest, TimedOut
+from bench.engine.memory import is_out_of_memory, peak, reset_peak
+from bench.engine.options import RunOptions
+from bench.engine.ranks import RankOutOfMemory
+from bench.engine.retry import train_job
+from bench.engine.task import TrainingTask
 from bench.errors import BenchError
 from bench.job import Job
-from bench.progress import Watcher
+from bench.progress import Bar, Watcher
 from bench.provenance import collect
-from bench.store import WEIGHTS, OpenRecord, Record, Store
+from bench.store import BEST, WEIGHTS, OpenRecord, Record, Store
 from data.dataset import Dataset
 from data.errors import DataError
 from data.fingerprint import file_checksum
-from data.locate import cache_root
-from data.prepare import StoredCase, prepare
-from data.sampling import PatchSampler
+from data.prepare import StoredCase, cache_folder, plan_preparation, prepare
 from data.volume import CaseFiles
 from models.errors import ModelError
 
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How a job is carried out; nothing here changes its outcome, so nothing here is part of its key.
-
-    Attributes:
-        device: where the network runs.
-        workers: processes that cut patches; 0 cuts them in the training process.
-        save_predictions: keep the test cases' label maps.
-    """
-
-    device: torch.device
-    workers: int = 0
-    save_predictions: bool = True
+_GO_ON = "run the same command again to go on"
 
 
 def run_job(
@@ -57,14 +45,15 @@ def run_job(
 ) -> Record:
     """Prepare, train, evaluate; whatever happens, the record says so.
 
-    Failures end in the record's status, ``failed``, ``oom`` or ``nan``, with a message; ``interrupted`` keeps the
-    checkpoint, and the same job goes on from it.
+    Failures end in the record's status, ``failed``, ``oom`` or ``nan``, with a message; ``interrupted`` and ``timeout``
+    keep the checkpoint, and the same job goes on from it.
 
     Raises:
         BenchError: the record itself cannot be written.
         KeyboardInterrupt: a second Ctrl-C; the last checkpoint stands.
     """
     torch.backends.cudnn.benchmark = True
+    stop.deadline = None if options.timeout_s is None else time.monotonic() + options.timeout_s
     record = store.open_run(
         job,
         provenance=collect(options.device),
@@ -78,19 +67,21 @@ def run_job(
             facts = _carry_out(job, dataset, record, options, watcher, stop)
             status, message = "complete", None
         except Interrupted:
-            status, message, facts = (
-                "interrupted",
-                "stopped on request; run the same command again to go on",
-                {},
-            )
+            status, message, facts = "interrupted", f"stopped on request; {_GO_ON}", {}
+        except TimedOut:
+            status, message, facts = "timeout", f"its {options.timeout_s or 0:g} seconds are over; {_GO_ON}", {}
         except Diverged as error:
             status, message, facts = "nan", str(error), {}
+        except (DoesNotFit, RankOutOfMemory) as error:
+            status, message, facts = "oom", str(error), {}
         except (DataError, ModelError, BenchError) as error:
             status, message, facts = "failed", str(error), {}
         except Exception as error:
-            status = "oom" if _is_out_of_memory(error) else "failed"
+            status = "oom" if is_out_of_memory(error) else "failed"
             message, facts = f"{type(error).__name__}: {error}", {}
             log.error("%s", traceback.format_exc())
+        finally:
+            stop.deadline = None
         log.info("%s %s", status, message or "")
         return record.finish(status, **facts, **({"message": message} if message else {}))
 
@@ -98,80 +89,112 @@ def run_job(
 def _carry_out(
     job: Job, dataset: Dataset, record: OpenRecord, options: RunOptions, watcher: Watcher, stop: StopRequest
 ) -> dict[str, Any]:
-    protocol = job.protocol
-    reset_peak(options.device)
+    protocol, card = job.protocol, dataset.card
     record.write_split(job.split.to_dict())
     files = {case.id: case for case in dataset.cases()}
+    validation = _validation(job, files)
     test = [files[case] for case in job.split.test]
-    prepared = _prepare(job, dataset, files, watcher, stop)
+    prepared = _prepare(job, dataset, files, validation, record, options, watcher, stop)
 
-    seed_everything(job.seed)
-    model = build_network(job.model, job.model_options, dataset.card, protocol.data.patch_size, options.device)
+    task = TrainingTask(
+        job=job,
+        card=card,
+        prepared={case: prepared[case] for case in (*job.split.train, *(case.id for case in validation))},
+        validation=tuple(validation),
+        folder=record.folder,
+        workers=options.workers,
+        most=record.content.get("largest_micro_batch"),
+        checkpoint_interval_s=options.checkpoint_interval_s,
+    )
+    model = task.network(options.device)
     facts: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters())}
     score = partial(
-        evaluate,
-        model,
-        dataset.card.regions,
-        test,
-        prepared,
-        protocol,
-        device=options.device,
-        watcher=watcher,
-        stop=stop,
-    )
+        evaluate, regions=card.regions, cases=test, prepared=prepared, protocol=protocol, device=options.device,
+        watcher=watcher, stop=stop,
+    )  # fmt: skip
     if protocol.evaluate.untrained:
-        facts["untrained"] = _untrained(record, score)
+        facts["untrained"] = _untrained(record, partial(score, model))
 
-    sampler = PatchSampler(
-        [prepared[case] for case in job.split.train],
-        patch_size=protocol.data.patch_size,
-        batch_size=protocol.train.batch_size,
-        foreground_fraction=protocol.data.foreground_fraction,
-        mirror=protocol.data.mirror,
-        seed=job.seed,
-    )
-    weights = record.folder / WEIGHTS
-    state = train(
-        model,
-        sampler,
-        protocol.train,
-        record=record,
-        checkpoint=weights,
-        device=options.device,
-        workers=options.workers,
-        watcher=watcher,
-        stop=stop,
-    )
+    model, state = train_job(task, model, record, options, watcher, stop)
     record.write_history(state.history)
-    record.update(memory=_larger(record.content.get("memory", {}), peak(options.device)))
+    facts["validation"] = {"best_dice": state.best_dice, "best_step": state.best_step}
 
     started = time.monotonic()
-    record.begin_predictions()
-    measured = score(record=record if options.save_predictions else None)
+    reset_peak(options.device)
+    weights = _weights(record, job, model, options.device)
+    record.begin_predictions(weights)
+    measured = score(model, record=record if options.save_predictions else None)
     record.write_cases(measured)
     facts |= {
         "results": means(measured),
         "mean_dice": mean_dice(measured),
+        "steps": state.step,
         "times": {"train_s": state.seconds, "last_test_s": time.monotonic() - started},
-        "memory": _larger(record.content["memory"], peak(options.device)),
+        "memory": {**record.content["memory"], "test": peak(options.device)},
     }
     _report(facts, watcher)
     return facts
 
 
+def _validation(job: Job, files: Mapping[str, CaseFiles]) -> list[CaseFiles]:
+    """The cases on which weights are compared while training."""
+    fields = job.protocol.validation
+    if fields.every_epochs is None:
+        return []
+    return [files[case] for case in job.split.validation[: fields.cases]]
+
+
+def _weights(record: OpenRecord, job: Job, model: nn.Module, device: torch.device) -> str:
+    """Put the weights to be tested into the model; returns their file in the record."""
+    if job.protocol.evaluate.checkpoint == "last":
+        return WEIGHTS
+    best = record.folder / BEST
+    if not best.exists():
+        raise BenchError(
+            "evaluate.checkpoint=best, but nothing was validated: there are no validation cases, or "
+            "validation.every_epochs is none. Set evaluate.checkpoint=last, or let some cases validate"
+        )
+    load_weights(load_checkpoint(best, device), model, best)
+    return BEST
+
+
 def _prepare(
-    job: Job, dataset: Dataset, files: dict[str, CaseFiles], watcher: Watcher, stop: StopRequest
+    job: Job,
+    dataset: Dataset,
+    files: Mapping[str, CaseFiles],
+    validation: Sequence[CaseFiles],
+    record: OpenRecord,
+    options: RunOptions,
+    watcher: Watcher,
+    stop: StopRequest,
 ) -> dict[str, StoredCase]:
-    needed = [files[case] for case in (*job.split.train, *job.split.test)]
-    normalise = job.protocol.data.normalise
-    folder = cache_root() / "prepared" / f"{job.dataset}-{job.data_fingerprint[:16]}-{normalise}"
+    fields, workers = job.protocol.data, options.prepare_workers
+    training = [files[case] for case in job.split.train]
+    with watcher.bar("surveying", len(training)) as bar:
+        preparation = plan_preparation(
+            dataset,
+            training,
+            normalise=fields.normalise,
+            storage=fields.storage,
+            spacing_mm=fields.spacing_mm,
+            on_case=_advancing(bar, stop),
+            workers=workers,
+        )
+    record.update(preparation=preparation.to_dict())
+    needed = {case.id: case for case in (*training, *validation, *(files[case] for case in job.split.test))}
+    folder = cache_folder(job.dataset, job.data_fingerprint, preparation)
     with watcher.bar("preparing", len(needed)) as bar:
+        return prepare(
+            dataset, list(needed.values()), folder, preparation, on_case=_advancing(bar, stop), workers=workers
+        )
 
-        def on_case(case: str) -> None:
-            bar.advance(case)
-            stop.check()
 
-        return prepare(dataset, needed, folder, normalise, on_case)
+def _advancing(bar: Bar, stop: StopRequest) -> Callable[[str], None]:
+    def on_case(case: str) -> None:
+        bar.advance(case)
+        stop.check()
+
+    return on_case
 
 
 def _untrained(record: OpenRecord, score: Callable[..., Measured]) -> dict[str, Any]:
@@ -193,22 +216,19 @@ def _report(facts: dict[str, Any], watcher: Watcher) -> None:
 def _describe_data(dataset: Dataset) -> dict[str, Any]:
     card = dataset.card
     regions = {region: list(labels) for region, labels in card.regions.items()}
-    return {"root": str(dataset.root), "title": card.title, "regions": regions, "synthetic": card.synthetic}
-
-
-def _larger(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
-    """The larger of each number: a job that was interrupted took the most memory of its attempts."""
-    return {name: max(one.get(name, 0), value) for name, value in other.items()}
+    return {
+        "root": str(dataset.root),
+        "title": card.title,
+        "regions": regions,
+        "synthetic": card.synthetic,
+        "card": card.to_dict(),
+    }
 
 
 def _references(job: Job, dataset: Dataset) -> dict[str, str]:
     """Checksum of each test case's reference, by which predictions from elsewhere are known to be of the same."""
     labels = {case.id: case.label for case in dataset.cases()}
     return {case: file_checksum(label) for case in job.split.test if (label := labels[case]) is not None}
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 class _LogFile(logging.FileHandler):

@@ -4,160 +4,280 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch import nn
 
-from bench.engine.checkpoint import TrainingState, load_checkpoint, restore, save_checkpoint
+from bench.engine.checkpoint import TrainingState, load_checkpoint, load_weights, random_state, restore, save_checkpoint
+from bench.engine.device import deterministic
 from bench.engine.diverged import Diverged
-from bench.engine.interrupt import Interrupted, StopRequest
-from bench.engine.loss import cross_entropy
+from bench.engine.execution import Execution
+from bench.engine.feed import Feed
+from bench.engine.fit import apply_recompute, fit
+from bench.engine.group import ALONE, Group
+from bench.engine.interrupt import Interrupted, StopRequest, TimedOut
+from bench.engine.logbook import Logbook, Row
+from bench.engine.memory import GIB, limit_memory
+from bench.engine.optimise import learning_rate
+from bench.engine.step import Step
 from bench.errors import BenchError
 from bench.fields import TrainFields
-from bench.progress import Watcher
-from bench.store import OpenRecord
+from bench.progress import Bar, InnerWatcher, Watcher
 from data.sampling import PatchSampler
 
-_CHECKPOINT_INTERVAL_S = 600.0
+Validate = Callable[[Watcher], Mapping[str, float]]
 
 
-class _Patches(Dataset[tuple[Tensor, Tensor]]):
-    """The sampler's batches, by step."""
+@dataclass(frozen=True)
+class Surroundings:
+    """Where a training takes place and who looks on; nothing here changes its outcome but by rounding.
 
-    def __init__(self, sampler: PatchSampler, steps: int) -> None:
-        self._sampler, self._steps = sampler, steps
+    Attributes:
+        last: checkpoint of the latest state.
+        best: checkpoint of the best validation.
+        events: folder of TensorBoard's events, or None.
+        write_history: takes all rows of the history, at each new one.
+        on_execution: is told how the steps are carried out, before the first.
+        device: where the network is.
+        workers: threads that cut patches; 0 cuts them in this one.
+        watcher: is shown the progress.
+        stop: asks for an end.
+        group: the processes that train together.
+        most: largest micro-batch on each device, or None.
+        checkpoint_interval_s: seconds between two checkpoints, at most a step and a validation more.
+    """
 
-    def __len__(self) -> int:
-        return self._steps
-
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        batch = self._sampler.batch(step)
-        return torch.from_numpy(batch.image), torch.from_numpy(batch.label)
+    last: Path
+    best: Path
+    events: Path | None
+    write_history: Callable[[Sequence[Row]], None]
+    on_execution: Callable[[Execution], None]
+    device: torch.device
+    workers: int
+    watcher: Watcher
+    stop: StopRequest
+    group: Group = ALONE
+    most: int | None = None
+    checkpoint_interval_s: float = 600.0
 
 
 def train(
     model: nn.Module,
     sampler: PatchSampler,
     fields: TrainFields,
+    around: Surroundings,
     *,
-    record: OpenRecord,
-    checkpoint: Path,
-    device: torch.device,
-    workers: int,
-    watcher: Watcher,
-    stop: StopRequest,
+    validate: Validate | None = None,
+    validate_every: int = 1,
 ) -> TrainingState:
-    """Train to the end of the budget, going on from ``checkpoint`` if it is there.
-
-    SGD with Nesterov momentum, the rate falling polynomially with every step (SegMamba, section 3.4).
+    """Train to the end of the budget, going on from the latest checkpoint if it is there.
 
     Args:
-        model: on ``device``; returns logits (B, K, D, H, W) for images (B, C, D, H, W), or in training a list of them
-            as `cross_entropy` takes.
+        model: on the device; see `bench.engine.step.Step` for what it returns.
         sampler: gives the patches of each step.
         fields: the protocol's training section.
-        record: takes the history.
-        checkpoint: where the state is kept.
-        workers: processes that cut patches; 0 cuts them in this one.
-        watcher: is shown the progress.
-        stop: asks for an end; the state is saved before `Interrupted` is raised.
+        around: device, files, progress.
+        validate: scores the model on whole validation volumes; ``dice`` is the mean, further entries are regions'. It
+            is called every ``validate_every`` epochs and at the end, and the best ``dice`` is kept as a checkpoint.
 
     Raises:
         Diverged: the loss or a weight is NaN or infinite.
-        Interrupted: ``stop`` was requested.
-        BenchError: the disk refuses.
+        Interrupted, TimedOut: it was time to stop; the state is saved.
+        BenchError: the network does not return logits, its step does not fit, or the disk refuses.
     """
-    optimiser = torch.optim.SGD(
-        model.parameters(),
-        lr=fields.learning_rate,
-        momentum=fields.momentum,
-        nesterov=fields.momentum > 0,
-        weight_decay=fields.weight_decay,
-    )
-    state = _resume(checkpoint, model, optimiser, device, watcher)
-    total = fields.total_steps
-    loader = DataLoader(
-        _Patches(sampler, total),
-        batch_size=None,
-        sampler=range(state.step, total),
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        # A loader draws a seed when it starts; from a generator of its own, a resumed training's stays in step.
-        generator=torch.Generator(),
-    )
-    model.train()
-    saved = time.monotonic()
-    with watcher.bar("training", total, state.step) as bar:
-        arrived = time.monotonic()
-        for image, label in loader:
-            started = time.monotonic()
-            rate = fields.learning_rate * (1 - state.step / total) ** fields.poly_power
-            loss = _step(model, optimiser, image.to(device), label.to(device), rate, fields.clip_norm)
-            if not math.isfinite(loss):
-                raise Diverged(f"the loss is {loss} at step {state.step}, learning rate {rate:.3g}")
-            ended = time.monotonic()
-            state.step += 1
-            state.seconds += ended - arrived
-            state.pending.append((loss, ended - started, started - arrived))
-            bar.advance(f"loss {loss:.4f}, {ended - started:.2f} s a step")
-            if state.step % fields.steps_per_epoch == 0 or state.step == total:
-                _close_epoch(state, rate)
-                record.write_history(state.history)
-            if state.step == total or stop.requested or ended - saved > _CHECKPOINT_INTERVAL_S:
-                if not all(torch.isfinite(p).all() for p in model.parameters()):
-                    raise Diverged(f"weights are not finite after step {state.step}, learning rate {rate:.3g}")
-                save_checkpoint(checkpoint, model, optimiser, state)
-                saved = time.monotonic()
-            if stop.requested and state.step < total:
-                raise Interrupted
-            arrived = time.monotonic()
-    return state
+    with deterministic(fields.deterministic or around.device.type == "cpu", around.device):
+        return _Training(model, sampler, fields, around, validate, validate_every).run()
 
 
-def _step(
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    image: Tensor,
-    label: Tensor,
-    rate: float,
-    clip_norm: float | None,
-) -> float:
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    optimiser.zero_grad(set_to_none=True)
-    loss = cross_entropy(model(image), label)
-    loss.backward()
-    if clip_norm is not None:
-        nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-    optimiser.step()
-    return float(loss.detach())
+class _Training:
+    def __init__(
+        self,
+        model: nn.Module,
+        sampler: PatchSampler,
+        fields: TrainFields,
+        around: Surroundings,
+        validate: Validate | None,
+        validate_every: int,
+    ) -> None:
+        self._model, self._sampler, self._fields, self._around = model, sampler, fields, around
+        self._validate, self._validate_every = validate, validate_every
+        self._samples = around.group.share(sampler.batch_size)
+        self._state = TrainingState()
+        self._saved = time.monotonic()
+        self._overdue = False
 
+    def run(self) -> TrainingState:
+        fields, around = self._fields, self._around
+        self._model.train()
+        content = self._found()
+        if content is not None:
+            state = TrainingState(**content["progress"])
+            if self._spent(state) >= 1:
+                return state
+        execution = self._execution(content)
+        limit = int(fields.memory_gib * GIB) if fields.memory_gib is not None else None
+        with limit_memory(around.device, limit):
+            step = Step(self._model, fields, execution, around.device, around.group)
+            if content is not None:
+                self._state = restore(content, self._model, step.optimiser, step.scaler, around.last, around.group.rank)
+                around.watcher.say(f"going on from step {self._state.step}")
+            self._state.execution = asdict(execution)
+            around.on_execution(execution)
+            del content
+            self._go_on(step)
+        return self._state
 
-def _close_epoch(state: TrainingState, rate: float) -> None:
-    means = [sum(values) / len(values) for values in zip(*state.pending, strict=True)]
-    names = ("loss", "step_s", "data_wait_s")
-    state.history.append({"step": state.step, "learning_rate": rate, **dict(zip(names, means, strict=True))})
-    state.pending.clear()
+    def _found(self) -> dict[str, Any] | None:
+        """The latest checkpoint, its weights in the model; one that is damaged is set aside."""
+        last, group = self._around.last, self._around.group
+        content, fault = None, ""
+        if last.exists():
+            try:
+                content = load_checkpoint(last, self._around.device)
+                load_weights(content, self._model, last)
+            except BenchError as error:
+                fault = str(error)
+        if not any(group.gather(fault)):
+            return content
+        if group.first:
+            aside = last.with_suffix(".damaged")
+            last.replace(aside)
+            self._around.watcher.say(f"{fault}\nIt was set aside as {aside.name}; training begins anew.")
+        group.wait()
+        return None
 
+    def _execution(self, content: dict[str, Any] | None) -> Execution:
+        """As it was before an interruption, so that the rounding is the same; else as a trial shows."""
+        around, mine = self._around, len(self._samples)
+        most = min(around.most or mine, mine)
+        earlier = content["progress"]["execution"] if content is not None else None
+        if earlier is not None and earlier["micro_batch"] <= most:
+            execution = Execution(**{**earlier, "notes": tuple(earlier["notes"])})
+            if execution.recomputed_blocks:
+                batch = self._sampler.batch(0, around.device, self._samples[:1])
+                apply_recompute(self._model, batch, self._fields, around.device)
+            return execution
+        batch = self._sampler.batch(0, around.device, self._samples)
+        return fit(self._model, batch, self._fields, around.device, around.group, most)
 
-def _resume(
-    checkpoint: Path,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    device: torch.device,
-    watcher: Watcher,
-) -> TrainingState:
-    fresh = TrainingState(step=0, history=[], pending=[], seconds=0.0)
-    if not checkpoint.exists():
-        return fresh
-    try:
-        state = restore(load_checkpoint(checkpoint, device), model, optimiser, checkpoint)
-    except BenchError as error:
-        aside = checkpoint.with_suffix(".damaged")
-        checkpoint.replace(aside)
-        watcher.say(f"{error}\nIt was set aside as {aside.name}; training begins anew.")
-        return fresh
-    watcher.say(f"going on from step {state.step}")
-    return state
+    def _spent(self, state: TrainingState) -> float:
+        """Share of the budget that is spent."""
+        total = self._fields.total_steps
+        if total is not None:
+            return state.step / total
+        return state.seconds * self._around.group.size / (self._fields.gpu_seconds or 1.0)
+
+    def _go_on(self, step: Step) -> None:
+        around, state = self._around, self._state
+        total, unit = self._fields.total_steps, 1
+        if total is None:
+            total, done = round(self._fields.gpu_seconds or 0), round(state.seconds * around.group.size)
+        else:
+            done = state.step
+        title = "training" if self._fields.total_steps else "training, seconds"
+        self._saved = time.monotonic()
+        with (
+            Logbook(around.events, around.write_history, state.step) as log,
+            Feed(
+                self._sampler, state.step, indices=self._samples, device=around.device, workers=around.workers
+            ) as feed,
+            around.watcher.bar(title, total, done) as bar,
+        ):
+            while (spent := self._spent(state)) < 1:
+                rate = learning_rate(self._fields, state.step, spent)
+                stop = self._one(step, feed, rate)
+                if self._fields.total_steps is None:
+                    now = min(round(state.seconds * around.group.size), total)
+                    unit, done = now - done, now
+                bar.advance(self._note(), unit)
+                if around.group.size == 1:  # several stop together, at what they agreed on in their last sum
+                    stop = around.stop.due
+                finished = self._spent(state) >= 1
+                if state.step % self._fields.steps_per_epoch == 0 or finished:
+                    self._close_epoch(step, rate, finished, bar, log)
+                self._save_if_due(step, finished, stop)
+                if stop and not finished:
+                    raise Interrupted if around.stop.requested or around.stop.deadline is None else TimedOut
+
+    def _one(self, step: Step, feed: Feed, rate: float) -> bool:
+        """One step; returns whether it is time to stop."""
+        around, state = self._around, self._state
+        asked = time.monotonic()
+        batch = next(feed)
+        begun = time.monotonic()
+        loss = step(batch, rate)
+        ended = time.monotonic()
+        # The clocks of several processes differ, and a checkpoint needs all of them.
+        late = float(ended - self._saved > around.checkpoint_interval_s)
+        loss, step_s, wait_s, stop, overdue = around.group.mean(
+            [loss, ended - begun, begun - asked, float(around.stop.due), late], around.device
+        )
+        self._overdue = overdue > 0
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss is {loss} at step {state.step}, learning rate {rate:.3g}")
+        state.step += 1
+        state.seconds += step_s + wait_s
+        state.pending.append((loss, step_s, wait_s))
+        return stop > 0
+
+    def _note(self) -> str:
+        loss, step_s, wait_s = self._state.pending[-1]
+        waits = sum(wait for _, _, wait in self._state.pending)
+        share = waits / (sum(took for _, took, _ in self._state.pending) + waits)
+        text = f"loss {loss:.4f}, {step_s + wait_s:.2f} s a step, {share:.0%} of it waiting for data"
+        dice = next((row["dice"] for row in reversed(self._state.history) if row.get("dice") is not None), None)
+        return text if dice is None else f"{text}, validation Dice {dice:.3f}"
+
+    def _close_epoch(self, step: Step, rate: float, finished: bool, bar: Bar, log: Logbook) -> None:
+        around, state = self._around, self._state
+        loss, step_s, wait_s = (sum(values) / len(values) for values in zip(*state.pending, strict=True))
+        row: dict[str, float | None] = {
+            "step": state.step,
+            "learning_rate": rate,
+            "loss": loss,
+            "step_s": step_s,
+            "data_wait_s": wait_s,
+        }
+        epoch = -(-state.step // self._fields.steps_per_epoch)
+        if self._validate is not None:
+            row["dice"] = None
+            if finished or epoch % self._validate_every == 0:
+                self._check_weights(rate)
+                row |= self._validated(step, InnerWatcher(bar))
+        state.history.append(row)
+        if around.group.first:
+            log.add(state.history)
+        # Only then: a row that could not be written is not lost.
+        state.pending.clear()
+
+    def _validated(self, step: Step, watcher: Watcher) -> dict[str, float | None]:
+        assert self._validate is not None
+        around, state = self._around, self._state
+        scores = self._validate(watcher)
+        self._model.train()
+        if state.best_dice is None or scores["dice"] > state.best_dice:
+            state.best_dice, state.best_step = scores["dice"], state.step
+            self._save(around.best, step)
+        self._overdue = True  # what took long is not done twice
+        return dict(scores)
+
+    def _save_if_due(self, step: Step, finished: bool, stop: bool) -> None:
+        if finished or stop or self._overdue:
+            self._check_weights(None)
+            self._save(self._around.last, step)
+            self._saved = time.monotonic()
+
+    def _save(self, path: Path, step: Step) -> None:
+        randoms = self._around.group.gather(random_state())
+        if self._around.group.first:
+            save_checkpoint(path, self._model, step.optimiser, step.scaler, self._state, randoms)
+        self._around.group.wait()
+
+    def _check_weights(self, rate: float | None) -> None:
+        if not all(torch.isfinite(p).all() for p in self._model.parameters()):
+            told = "" if rate is None else f", learning rate {rate:.3g}"
+            raise Diverged(f"weights are not finite after step {self._state.step}{told}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 
@@ -19,6 +20,7 @@ class Group:
         dataset: registered name.
         data_fingerprint: of the dataset's files.
         protocol: as tables print it.
+        mixed: whether its records followed different protocols, which somebody must have asked for.
         convention: how empty masks are scored.
         records: finished or not, in the order of their keys.
     """
@@ -28,10 +30,14 @@ class Group:
     protocol: str
     convention: str
     records: tuple[Record, ...]
+    mixed: bool = False
 
 
-def group_records(records: Iterable[Record]) -> list[Group]:
+def group_records(records: Iterable[Record], mix_protocols: bool = False) -> list[Group]:
     """Sort records into tables; two protocols, splits or versions of a dataset never share one.
+
+    Runs that each followed their own authors' recipe share a table of their own. With ``mix_protocols`` all that have
+    the same data, split and convention share one.
 
     Predictions from elsewhere join every group with the same dataset, convention and references of the test cases.
     Where there is none they form a group of their own.
@@ -45,7 +51,7 @@ def group_records(records: Iterable[Record]) -> list[Group]:
             external.append(record)
             continue
         job = record.content["job"]
-        same = [job["dataset"], job["data_fingerprint"], job["split_sha256"], job["protocol"]]
+        same = [job["dataset"], job["data_fingerprint"], job["split_sha256"], _protocol_key(record, mix_protocols)]
         runs.setdefault(json.dumps(same, sort_keys=True), []).append(record)
     groups = [_run_group(found) for found in runs.values()]
     joined = [_with_external(group, external) for group in groups]
@@ -69,14 +75,26 @@ def tidy(records: Sequence[Record]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def _protocol_key(record: Record, mix_protocols: bool) -> Any:
+    """What two runs of one table must share of their protocols."""
+    protocol = record.content["job"]["protocol"]
+    if mix_protocols:
+        return protocol["evaluate"]["convention"]
+    if protocol.get("author_of"):
+        return [record.content["protocol_title"], protocol["infer"], protocol["evaluate"]]
+    return protocol
+
+
 def _run_group(records: list[Record]) -> Group:
     first = records[0].content
+    titles = list(dict.fromkeys(record.content["protocol_title"] for record in records))
     return Group(
         dataset=first["job"]["dataset"],
         data_fingerprint=first["job"]["data_fingerprint"],
-        protocol=first["protocol_title"],
+        protocol=" and ".join(titles),
         convention=first["job"]["protocol"]["evaluate"]["convention"],
         records=tuple(records),
+        mixed=len(titles) > 1,
     )
 
 
@@ -94,4 +112,4 @@ def _with_external(group: Group, external: list[Record]) -> Group:
         and record.content["job"]["convention"] == group.convention
         and record.content["job"]["references"] == references
     ]
-    return Group(group.dataset, group.data_fingerprint, group.protocol, group.convention, (*group.records, *fitting))
+    return replace(group, records=(*group.records, *fitting))

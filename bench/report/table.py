@@ -29,6 +29,7 @@ class Row:
     Attributes:
         model: registered name, or the name given to predictions from elsewhere.
         options: what differs from the model's defaults.
+        protocol: as tables print it.
         status: ``complete`` where there is at least one complete seed.
         seeds: how many complete runs the numbers rest on.
         cases: how many test cases.
@@ -39,6 +40,7 @@ class Row:
 
     model: str
     options: Mapping[str, Any]
+    protocol: str
     status: str
     seeds: int
     cases: int
@@ -74,7 +76,8 @@ def make_table(group: Group) -> Table:
     for record in group.records:
         job = record.content["job"]
         # Seeds of one network share a row; of predictions from elsewhere each set is a row of its own.
-        row = record.key if record.kind == "external" else json.dumps([job["model"], job["model_options"]])
+        same = [job["model"], job.get("model_options"), job.get("protocol")]
+        row = record.key if record.kind == "external" else json.dumps(same, sort_keys=True)
         by_row.setdefault(row, []).append(record)
     rows = [_row(records, scores, cases) for records in by_row.values()]
     rows.sort(key=lambda row: (not row.seeds, -row.mean.get((AVERAGE, "dice"), 0.0), row.model))
@@ -106,6 +109,7 @@ def _row(records: Sequence[Record], scores: pd.DataFrame, cases: pd.Series[int])
     return Row(
         model=job["model"],
         options=job.get("model_options") or {},
+        protocol=records[0].content.get("protocol_title", "none"),
         status="complete" if complete else others[0].status,
         seeds=len(complete),
         cases=int(cases.loc[complete].max()) if complete else 0,
@@ -125,6 +129,8 @@ def _remarks(record: Record, unfinished: Sequence[Record]) -> list[str]:
             f"{option} {_plain(value)} instead of {_plain(defaults.get(option))}" for option, value in changed.items()
         ]
         remarks.append(f"not as published: {'; '.join(told)}")
+    if job.get("protocol", {}).get("author_of"):
+        remarks.append(f"recipe of its authors: {_recipe(job['protocol'])}")
     if record.kind == "external":
         remarks.append("predictions made elsewhere, scored here; not trained under this protocol")
     for other in unfinished:
@@ -146,7 +152,12 @@ def _footer(group: Group, rows: Sequence[Row], frame: pd.DataFrame) -> list[str]
     files = f", files {group.data_fingerprint[:12]}" if group.data_fingerprint else ""
     lines.append(f"Dataset: {group.dataset}{files}.{synthetic}")
     told = group.records[0].content.get("protocol_description", "")
-    lines.append(f"Protocol: {group.protocol}{': ' + told if told else ''}.")
+    if group.mixed:
+        lines.append(
+            f"Different protocols side by side: {group.protocol}. Differences between rows are theirs as well."
+        )
+    else:
+        lines.append(f"Protocol: {group.protocol}{': ' + told if told else ''}.")
     rule = convention(group.convention)
     lines.append(f"Empty masks, convention {rule.name}: {rule.title}.")
     found = [record.content.get("untrained", {}) for record in group.records]
@@ -158,6 +169,15 @@ def _footer(group: Group, rows: Sequence[Row], frame: pd.DataFrame) -> list[str]
     return lines
 
 
+def _recipe(protocol: Mapping[str, Any]) -> str:
+    train, patch = protocol["train"], protocol["data"]["patch_size"]
+    budget = next(f"{train[name]:,} {name}" for name in ("epochs", "steps", "gpu_seconds") if train[name] is not None)
+    return (
+        f"{train['optimiser']} {train['learning_rate']:g}, {train['loss'].replace('_', ' ')}, {budget}, batch "
+        f"{train['batch_size']}, patches of {_plain(patch)}"
+    )
+
+
 def _plain(value: Any) -> str:
     return ",".join(str(item) for item in value) if isinstance(value, (list, tuple)) else str(value)
 
@@ -165,6 +185,7 @@ def _plain(value: Any) -> str:
 def _render_one(table: Table, how: Format) -> str:
     headers = [
         "model",
+        *(["protocol"] if table.group.mixed else []),
         *(f"{region} {_HEADERS[m]}" for region in table.regions for m in METRICS),
         "cases",
         "seeds",
@@ -172,13 +193,14 @@ def _render_one(table: Table, how: Format) -> str:
     body = [
         [
             row.model + ("*" if row.remarks else ""),
+            *([row.protocol] if table.group.mixed else []),
             *(_cell(row, region, metric) for region in table.regions for metric in METRICS),
             row.cases or "",
             row.seeds or "",
         ]
         for row in table.rows
     ]
-    aligned = ("left", *("right" for _ in headers[1:]))
+    aligned = tuple("left" if header in ("model", "protocol") else "right" for header in headers)
     printed = tabulate(body, headers, tablefmt=_TABULATE[how], colalign=aligned, disable_numparse=True)
     if how == "latex":
         return printed + "\n" + "\n".join(f"% {line}" for line in table.footer)
@@ -211,7 +233,7 @@ def _csv_frame(table: Table) -> pd.DataFrame:
                 "model_options": json.dumps(row.options) if row.options else "",
                 "dataset": table.group.dataset,
                 "data_fingerprint": table.group.data_fingerprint,
-                "protocol": table.group.protocol,
+                "protocol": row.protocol,
                 "convention": table.group.convention,
                 "status": row.status,
                 "seeds": row.seeds,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from models.card import ModelCard
+from models.cards.recipes import NNUNET
 from models.errors import ModelError
 from models.published import Published
 from models.registry import register
@@ -35,6 +36,8 @@ _SMALL = ModelCard(
     minimum_size=32,
     fixed_size=False,
     recipe="AdamW 1e-3, 1000 epochs of 250 steps, Dice with cross entropy, deep supervision, patches of 128³, batch 2",
+    recipe_fields=NNUNET
+    | {"train.optimiser": "adamw", "train.learning_rate": 1e-3, "train.adam_epsilon": 1e-4},  # less is NaN in fp16
     parameters_4to4=5_551_077,
     gmacs_128=127.58,
     unused=("unused_scalar",),

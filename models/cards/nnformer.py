@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from models.card import ModelCard
+from models.cards.recipes import NNUNET
 from models.errors import ModelError
 from models.published import Published
 from models.registry import register
@@ -38,6 +39,7 @@ _SCALES = 4
         fixed_size=True,
         recipe="SGD 1e-2, momentum 0.99 (Nesterov), 1000 epochs of 250 steps, Dice with cross entropy, patches of "
         "128³, batch 2, from pretrained weights",
+        recipe_fields=NNUNET | {"train.deep_supervision": False},
         parameters_4to4=37_606_726,
         gmacs_128=63.9,
     ),

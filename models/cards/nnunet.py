@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from models.card import ModelCard
+from models.cards.recipes import NNUNET
 from models.cards.shared_names import NNUNET_ALIASES, NNUNET_DECODER, Rules
 from models.published import Published
 from models.registry import register
@@ -35,6 +36,7 @@ _PLAIN = ModelCard(
     fixed_size=False,
     recipe="SGD 1e-2, momentum 0.99 (Nesterov), polynomial decay, 1000 epochs of 250 steps, Dice with cross entropy, "
     "deep supervision, patches of 128³, batch 2",
+    recipe_fields=NNUNET,
     parameters_4to4=31_199_796,
     gmacs_128=482.8,
     unused=("decoder.heads.[0-3].*",),

@@ -30,6 +30,18 @@ _PAPER = (
     "Xing et al., SegMamba: Long-range Sequential Modeling Mamba For 3D Medical Image Segmentation, arXiv:2401.13560"
 )
 _WIDTHS = "Widths and decoder may change with feat_size; the released code fixes the last convolution's input at 48."
+_RECIPE = {
+    "data.normalise": "box",
+    "data.placement": "centred",
+    "train.epochs": 1000,
+    "train.batch_size": 2,
+    "train.loss": "cross_entropy",
+    "train.optimiser": "sgd",
+    "train.learning_rate": 1e-2,
+    "train.momentum": 0.99,
+    "train.schedule": "poly",
+    "train.precision": "fp16",
+}
 
 _EQUATION_1 = ModelCard(
     name="segmamba",
@@ -64,6 +76,7 @@ _EQUATION_1 = ModelCard(
     fixed_size=False,
     recipe="SGD 1e-2, polynomial decay, 1000 epochs, cross entropy, patches of 128³, batch 2 on each of "
     "four GPUs, weight decay 1e-5",
+    recipe_fields=_RECIPE | {"train.weight_decay": 1e-5},
     parameters_4to4=58_242_916,
     gmacs_128=1399.97,
     scan_gmacs_128=4.88,
@@ -86,6 +99,7 @@ _FINAL = replace(
     ),
     recipe="SGD 1e-2, momentum 0.99 (Nesterov), polynomial decay over 250,000 steps, cross entropy, patches of 128³, "
     "batch 2, weight decay 3e-5, fp16, gradient norm clipped at 12",
+    recipe_fields=_RECIPE | {"train.weight_decay": 3e-5, "train.clip_norm": 12},
     parameters_4to4=67_416_196,
     gmacs_128=1468.69,
     scan_gmacs_128=14.64,
@@ -106,6 +120,7 @@ _JANUARY_2024 = replace(
     commit="f9d89cc",
     deviations=(_WIDTHS, _FINAL.deviations[-1]),
     recipe=f"none was published with this state; the paper's: {_EQUATION_1.recipe}",
+    recipe_fields=_EQUATION_1.recipe_fields,
     parameters_4to4=56_976_964,
     gmacs_128=1406.83,
     scan_gmacs_128=9.76,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from models.card import ModelCard
+from models.cards.recipes import MIRROR_SCALE_SHIFT
 from models.registry import register
 from models.request import multiple_of, probability
 
@@ -35,6 +36,19 @@ _NORM_GROUPS = 8
         fixed_size=False,
         recipe="Adam 1e-4, polynomial decay 0.9 over 300 epochs, L2 1e-5, batch 1, crops of 160×192×128, "
         "soft Dice with the autoencoder's losses",
+        recipe_fields=MIRROR_SCALE_SHIFT
+        | {
+            "data.patch_size": (128, 192, 160),
+            "train.epochs": 300,
+            "train.steps_per_epoch": 285,  # the cases of BraTS2018, one by one
+            "train.batch_size": 1,
+            "train.loss": "dice",
+            "train.optimiser": "adam",
+            "train.learning_rate": 1e-4,
+            "train.weight_decay": 1e-5,
+            "train.precision": "fp32",
+            "model_options.segresnet.dropout_prob": 0.2,
+        },
         parameters_4to4=4_702_244,
         gmacs_128=148.04,
     )

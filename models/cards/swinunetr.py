@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from models.card import ModelCard
+from models.cards.recipes import MIRROR_SCALE_SHIFT
 from models.published import Published
 from models.registry import register
 from models.request import multiple_of, one_of, probability
@@ -41,6 +42,18 @@ _V1 = ModelCard(
     minimum_size=64,
     fixed_size=False,
     recipe="AdamW 8e-4, cosine decay after warm-up, 800 epochs, soft Dice, patches of 128³, batch 1 on each of 8 GPUs",
+    recipe_fields=MIRROR_SCALE_SHIFT
+    | {
+        "train.epochs": 800,
+        "train.steps_per_epoch": 125,  # 1,001 cases of BraTS2021 in batches of 8
+        "train.batch_size": 8,
+        "train.loss": "dice",
+        "train.optimiser": "adamw",
+        "train.learning_rate": 8e-4,
+        "train.weight_decay": 1e-5,
+        "train.schedule": "cosine",
+        "train.warmup_steps": 50 * 125,
+    },
     parameters_4to4=62_191_990,
     gmacs_128=771.74,
 )
@@ -52,6 +65,7 @@ _V2 = replace(
     "Segmentation, MICCAI 2023",
     year=2023,
     recipe="differs by dataset, see the paper",
+    recipe_fields=None,
     parameters_4to4=72_767_350,
     gmacs_128=832.9,
 )

@@ -39,6 +39,17 @@ _TOKEN_WIDTH = 32  # per channel at full size
         fixed_size=True,
         recipe="Adam 2e-4 (AMSGrad), polynomial decay 0.9, weight decay 1e-5, 1000 epochs, soft Dice, patches of 128³, "
         "batch 8 on four GPUs",
+        recipe_fields={
+            "train.epochs": 1000,
+            "train.steps_per_epoch": 41,  # 335 cases of BraTS2019 in batches of 8
+            "train.batch_size": 8,
+            "train.loss": "dice",
+            "train.optimiser": "adam",
+            "train.amsgrad": True,
+            "train.learning_rate": 2e-4,
+            "train.weight_decay": 1e-5,
+            "train.precision": "fp32",
+        },
         parameters_4to4=32_987_588,
         gmacs_128=325.41,
         unused=("unused_encoding.*", "unused_norm.*"),

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from models.card import ModelCard
+from models.cards.recipes import NNUNET
 from models.cards.shared_names import NNUNET_ALIASES, NNUNET_DECODER, Rules
 from models.published import Published
 from models.registry import register
@@ -34,6 +35,7 @@ _BOT = ModelCard(
     fixed_size=False,
     recipe="as nnU-Net: SGD 1e-2, momentum 0.99 (Nesterov), polynomial decay, 1000 epochs of 250 steps, Dice with "
     "cross entropy, deep supervision",
+    recipe_fields=NNUNET,
     parameters_4to4=42_124_692,
     gmacs_128=975.59,
     scan_gmacs_128=0.003,

@@ -37,6 +37,17 @@ _PROJECTIONS = ("conv", "perceptron")
         minimum_size=16,
         fixed_size=True,
         recipe="AdamW 1e-4, batch 6, 20,000 iterations, Dice with cross entropy",
+        recipe_fields={
+            "train.steps": 20_000,
+            "train.batch_size": 6,
+            "train.loss": "dice_ce",
+            "train.dice_background": True,
+            "train.optimiser": "adamw",
+            "train.learning_rate": 1e-4,
+            "train.weight_decay": 1e-5,
+            "train.schedule": "cosine",
+            "train.warmup_steps": 200,  # a hundredth of the training, as in its main.py
+        },
         parameters_4to4=102_449_732,
         gmacs_128=183.68,
     ),

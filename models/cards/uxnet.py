@@ -32,6 +32,18 @@ _SCALES = 4
         minimum_size=32,
         fixed_size=False,
         recipe="AdamW 1e-4, 40,000 steps, Dice with cross entropy, patches of 96³, batch 2",
+        recipe_fields={
+            "data.patch_size": (96, 96, 96),
+            "train.steps": 40_000,
+            "train.batch_size": 2,
+            "train.loss": "dice_ce",
+            "train.dice_background": True,
+            "train.optimiser": "adamw",
+            "train.learning_rate": 1e-4,
+            "train.weight_decay": 1e-2,  # PyTorch's default, which its main_train.py takes
+            "train.schedule": "constant",
+            "train.precision": "fp32",
+        },
         parameters_4to4=53_059_444,
         gmacs_128=1389.96,
     ),

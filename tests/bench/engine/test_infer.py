@@ -1,6 +1,9 @@
-"""Sliding-window inference: MONAI's result, flips, paddings."""
+"""Sliding-window inference: MONAI's result, mirror images, batches, memory that runs out."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -9,10 +12,12 @@ from monai.inferers.inferer import SlidingWindowInferer
 from torch import Tensor, nn
 
 from bench.engine.diverged import Diverged
-from bench.engine.infer import predict_label, predict_logits, window_starts, window_weights
+from bench.engine.infer import SlidingWindow
+from bench.errors import BenchError
 from bench.fields import InferFields
 
 PATCH = (8, 8, 8)
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -22,93 +27,182 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv3d(2, 6, 5, padding=2), nn.ReLU(), nn.Conv3d(6, 3, 3, padding=1))
 
 
+class Spy(nn.Module):
+    """Returns its first channel, or what it is told; remembers the sizes of its batches."""
+
+    def __init__(self, answer: Callable[[Tensor], object] = lambda x: x[:, :1], most: int = 99) -> None:
+        super().__init__()
+        self.answer, self.most = answer, most
+        self.sizes: list[int] = []
+        self.modes: list[bool] = []
+
+    def forward(self, x: Tensor) -> object:
+        self.sizes.append(len(x))
+        self.modes.append(self.training)
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.answer(x)
+
+
 def _fields(**changes: object) -> InferFields:
-    return InferFields.model_validate({"overlap": 0.5, "blend": "gaussian", "mirror_axes": (), **changes})
+    plain = {"overlap": 0.5, "blend": "gaussian", "mirror_axes": (), "output": "argmax", "precision": "fp32"}
+    return InferFields.model_validate({**plain, **changes})
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 8), (16, 12, 20), (13, 9, 11), (5, 16, 7)])
-@pytest.mark.parametrize("overlap", [0.0, 0.5, 0.7])
-@pytest.mark.parametrize("blend", ["gaussian", "constant"])
-def test_logits_are_those_of_monai(network: nn.Module, shape: tuple[int, ...], overlap: float, blend: str) -> None:
-    image = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))
-    ours = predict_logits(network, image, PATCH, _fields(overlap=overlap, blend=blend))
+def _image(*shape: int) -> Tensor:
+    return torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))
+
+
+def _ours(network: nn.Module, image: Tensor, at_once: int | None = None, **changes: object) -> Tensor:
+    return SlidingWindow(network, PATCH, _fields(**changes), CPU, at_once).logits(image)
+
+
+def _theirs(network: nn.Module, image: Tensor, overlap: float, blend: str, axes: tuple[int, ...] = ()) -> Tensor:
+    """MONAI's logits, averaged over its results on each mirror image."""
+    slide = SlidingWindowInferer(PATCH, 2, overlap, mode=blend, sigma_scale=0.125, padding_mode="constant")
+    turns: list[list[int]] = [[]]
+    for axis in axes:
+        turns += [[*turn, axis + 1] for turn in turns]
     with torch.no_grad():
-        theirs = SlidingWindowInferer(PATCH, 1, overlap, mode=blend)(image[None], network)[0]  # type: ignore[index]
-    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+        found = [slide(image.flip(turn)[None], network)[0].flip(turn) for turn in turns]  # type: ignore[index]
+    return torch.stack(found).mean(0)
 
 
-def test_flips_average_the_logits_of_the_flipped_volumes(network: nn.Module) -> None:
-    image = torch.randn(2, 9, 12, 10, generator=torch.Generator().manual_seed(2))
-    ours = predict_logits(network, image, PATCH, _fields(mirror_axes=(0, 2)))
-    plain = _fields()
-    expected = torch.stack(
-        [predict_logits(network, image.flip(dims), PATCH, plain).flip(dims) for dims in ([], [1], [3], [1, 3])]
-    ).mean(0)
-    torch.testing.assert_close(ours, expected)
-    assert not torch.allclose(ours, predict_logits(network, image, PATCH, plain), atol=1e-3)
+@pytest.mark.parametrize("shape", [(8, 8, 8), (16, 12, 20), (13, 9, 11), (5, 16, 7), (3, 2, 6)])
+@pytest.mark.parametrize("overlap", [0.0, 0.5, 0.75])
+@pytest.mark.parametrize("blend", ["gaussian", "constant"])
+@pytest.mark.parametrize("axes", [(), (1,), (0, 1, 2)])
+def test_logits_are_those_of_monai(
+    network: nn.Module, shape: tuple[int, ...], overlap: float, blend: str, axes: tuple[int, ...]
+) -> None:
+    image = _image(*shape)
+    ours = _ours(network, image, overlap=overlap, blend=blend, mirror_axes=axes)
+    torch.testing.assert_close(ours, _theirs(network, image, overlap, blend, axes), atol=1e-4, rtol=0)
 
 
-def test_windows_are_counted_over_all_flips(network: nn.Module) -> None:
+def test_mirror_images_change_the_logits(network: nn.Module) -> None:
+    image = _image(9, 12, 10)
+    assert not torch.allclose(_ours(network, image, mirror_axes=(0, 2)), _ours(network, image), atol=1e-3)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 8, 500])
+def test_how_many_windows_pass_together_changes_nothing(network: nn.Module, at_once: int) -> None:
+    image = _image(13, 9, 11)
+    expected = _ours(network, image, mirror_axes=(0, 1))
+    torch.testing.assert_close(_ours(network, image, at_once, mirror_axes=(0, 1)), expected)
+
+
+def test_every_batch_but_the_last_is_full() -> None:
+    spy = Spy()
+    _ours(spy, torch.zeros(1, 16, 8, 8), 4, mirror_axes=(0, 2))  # 3 windows on each of 4 mirror images
+    assert spy.sizes == [4, 4, 4]
+
+
+def test_windows_are_counted_over_all_mirror_images(network: nn.Module) -> None:
     told: list[tuple[int, int]] = []
-    predict_logits(
-        network,
-        torch.zeros(2, 16, 8, 8),
-        PATCH,
-        _fields(mirror_axes=(0,)),
-        lambda done, total: told.append((done, total)),
-    )
-    assert [total for _, total in told] == [6] * len(told)
-    assert [done for done, _ in told] == sorted({done for done, _ in told})
-    assert told[0][0] == 0
-    assert told[-1][0] >= 3, "the second flip is counted after the first"
+    window = SlidingWindow(network, PATCH, _fields(mirror_axes=(0,)), CPU, 2)
+    window.logits(torch.zeros(2, 16, 8, 8), lambda done, total: told.append((done, total)))
+    assert told == [(0, 6), (2, 6), (4, 6)]
 
 
-def test_logits_that_are_not_finite_have_no_largest_class() -> None:
-    class Burst(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x * float("inf")
+def test_a_half_precision_array_on_the_disk_is_read_as_it_is(network: nn.Module) -> None:
+    stored = _image(9, 8, 10).numpy().astype(np.float16)
+    stored.flags.writeable = False
+    found = SlidingWindow(network, PATCH, _fields(), CPU).logits(stored)
+    torch.testing.assert_close(found, _ours(network, torch.from_numpy(stored.astype(np.float32))))
+
+
+def test_the_precision_is_that_of_the_network_and_sums_stay_in_fp32(network: nn.Module) -> None:
+    kinds: list[torch.dtype] = []
+    network.register_forward_hook(lambda _module, _given, found: kinds.append(found.dtype))
+    image = _image(12, 8, 8)
+    short = _ours(network, image, precision="bf16", mirror_axes=(0, 1, 2))
+    assert set(kinds) == {torch.bfloat16}
+    assert short.dtype == torch.float32
+    exact = _ours(network, image, mirror_axes=(0, 1, 2))
+    assert not torch.equal(short, exact)
+    torch.testing.assert_close(short, exact, atol=0.02, rtol=0)
+    # Each window rounds by itself; a sum kept in bf16 would lose three digits more.
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = _theirs(network, image, 0.5, "gaussian", (0, 1, 2))
+    assert (short - exact).abs().mean() <= 1.01 * (rounded - exact).abs().mean()
+
+
+class TestMemory:
+    def test_half_as_many_windows_where_it_runs_out_and_so_for_the_next_volume(self) -> None:
+        image = _image(16, 8, 8)
+        spy = Spy(most=2)
+        window = SlidingWindow(spy, PATCH, _fields(mirror_axes=(0, 2)), CPU, 8)
+        torch.testing.assert_close(window.logits(image), _ours(Spy(), image, mirror_axes=(0, 2)))
+        assert spy.sizes == [8, 4, 2, 2, 2, 2, 2, 2]
+        spy.sizes.clear()
+        window.logits(image)
+        assert spy.sizes == [2] * 6
+
+    def test_memory_that_runs_out_in_the_middle_counts_no_window_twice(self) -> None:
+        image = _image(16, 8, 8)
+        spy = Spy()
+
+        def tighten(x: Tensor) -> Tensor:
+            spy.most = 1
+            return x[:, :1]
+
+        spy.answer = tighten
+        found = SlidingWindow(spy, PATCH, _fields(), CPU, 2).logits(image)
+        torch.testing.assert_close(found, _ours(Spy(), image))
+        assert spy.sizes == [2, 1]
+
+    def test_not_even_one_window_is_the_end(self) -> None:
+        with pytest.raises(torch.OutOfMemoryError):
+            _ours(Spy(most=0), torch.zeros(1, 8, 8, 8), 4)
+
+    def test_other_faults_of_the_network_are_not_taken_for_it(self) -> None:
+        def fault(_x: Tensor) -> Tensor:
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+        spy = Spy(fault)
+        with pytest.raises(RuntimeError, match="cannot be multiplied"):
+            _ours(spy, torch.zeros(1, 8, 8, 8), 4)
+        assert spy.sizes == [1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda x: [x, x[..., ::2]], "a list of 2"),
+        (lambda x: {"out": x}, "a dict of 1"),
+        (lambda x: x[..., ::2, ::2, ::2], r"shape \(1, 1, 4, 4, 4\)"),
+        (lambda x: x[:, 0], r"shape \(1, 8, 8, 8\)"),
+        (lambda x: x.argmax(1, keepdim=True), "type int64"),
+        (lambda _x: None, "a NoneType"),
+    ],
+)
+def test_what_is_no_logits_is_named(answer: Callable[[Tensor], object], words: str) -> None:
+    with pytest.raises(BenchError, match=rf"returned .*{words}.*expected.*\(1, K, 8, 8, 8\)"):
+        _ours(Spy(answer), torch.zeros(1, 8, 8, 8))
+
+
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+def test_logits_that_are_not_finite_have_no_largest_class(bad: float) -> None:
+    def burst(x: Tensor) -> Tensor:
+        found = x.clone()
+        found[0, 0, 3, 3, 3] = bad
+        return found
 
     with pytest.raises(Diverged, match="not finite"):
-        predict_logits(Burst(), torch.ones(2, 8, 8, 8), PATCH, _fields())
-
-
-def test_the_label_is_the_class_of_the_largest_logit(network: nn.Module) -> None:
-    image = np.random.default_rng(0).normal(size=(2, 9, 12, 10)).astype(np.float32)
-    label = predict_label(network, image, PATCH, _fields(), torch.device("cpu"))
-    logits = predict_logits(network, torch.from_numpy(image), PATCH, _fields())
-    assert label.dtype == np.uint8
-    np.testing.assert_array_equal(label, logits.argmax(0).numpy())
-
-
-@pytest.mark.parametrize(("extent", "patch", "overlap"), [(20, 8, 0.5), (155, 128, 0.5), (8, 8, 0.5), (21, 4, 0.25)])
-def test_windows_cover_every_voxel_and_stay_inside(extent: int, patch: int, overlap: float) -> None:
-    starts = window_starts(extent, patch, overlap)
-    covered = {voxel for start in starts for voxel in range(start, start + patch)}
-    assert covered == set(range(extent))
-    assert len(set(starts)) == len(starts)
-
-
-def test_weights_are_never_zero_and_largest_in_the_middle() -> None:
-    weights = window_weights((32, 32, 32), "gaussian", torch.device("cpu"))
-    assert weights.min() > 0
-    assert weights.argmax() == weights[15:17, 15:17, 15:17].max().eq(weights).flatten().nonzero()[0]
+        _ours(Spy(burst), torch.ones(1, 8, 8, 8))
 
 
 def test_the_network_runs_in_evaluation_mode_and_a_stop_is_heard(network: nn.Module) -> None:
-    class Spy(nn.Module):
-        modes: list[bool] = []  # noqa: RUF012
-
-        def forward(self, x: Tensor) -> Tensor:
-            self.modes.append(self.training)
-            return x[:, :1]
-
-    spy = Spy().train()
-    predict_logits(spy, torch.zeros(1, 16, 8, 8), PATCH, _fields())
+    spy = Spy()
+    spy.train()
+    _ours(spy, torch.zeros(1, 16, 8, 8))
     assert spy.modes
     assert not any(spy.modes)
 
-    def stop(_done: int, _total: int) -> None:
-        raise InterruptedError
+    def stop(done: int, _total: int) -> None:
+        if done:
+            raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        predict_logits(network, torch.zeros(2, 16, 8, 8), PATCH, _fields(), stop)
+        SlidingWindow(network, PATCH, _fields(), CPU).logits(torch.zeros(2, 16, 8, 8), stop)

@@ -1,19 +1,55 @@
-"""Training losses against sums written out."""
+"""Training losses against sums written out, and against MONAI."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
 import torch
+from monai.losses import DiceCELoss, DiceLoss
 from torch.nn import functional as F
 
-from bench.engine.loss import cross_entropy
+from bench.engine.loss import make_loss, soft_dice
+from bench.fields import TrainFields
 
 
-def test_single_logits_give_the_mean_over_voxels() -> None:
+@pytest.fixture
+def cross_entropy(make_fields: Callable[..., TrainFields]) -> Callable:
+    return make_loss(make_fields())
+
+
+def test_single_logits_give_the_mean_over_voxels(cross_entropy: Callable) -> None:
     torch.manual_seed(0)
     logits, label = torch.randn(2, 3, 4, 4, 4), torch.randint(3, (2, 4, 4, 4))
     picked = logits.log_softmax(1).gather(1, label[:, None])
     torch.testing.assert_close(cross_entropy(logits, label), -picked.mean())
 
 
-def test_deep_supervision_halves_the_weights_and_leaves_the_coarsest_out() -> None:
+@pytest.mark.parametrize("background", [True, False])
+def test_dice_is_that_of_monai(make_fields: Callable, background: bool) -> None:
+    torch.manual_seed(0)
+    logits, label = torch.randn(2, 4, 5, 6, 7), torch.randint(3, (2, 5, 6, 7))  # class 3 is absent
+    settings = {
+        "softmax": True, "to_onehot_y": True, "include_background": background, "smooth_nr": 1e-5, "smooth_dr": 1e-5,
+    }  # fmt: skip
+    found = soft_dice(logits, label, background=background)
+    torch.testing.assert_close(found, DiceLoss(**settings)(logits, label[:, None]))
+    both = make_loss(make_fields("loss=dice_ce", f"dice_background={str(background).lower()}"))(logits, label)
+    torch.testing.assert_close(both, DiceCELoss(**settings)(logits, label[:, None]))
+    alone = make_loss(make_fields("loss=dice", f"dice_background={str(background).lower()}"))(logits, label)
+    torch.testing.assert_close(alone, found)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "dice", "dice_ce"])
+def test_a_batch_has_the_mean_loss_of_its_equal_parts(make_fields: Callable, loss: str) -> None:
+    torch.manual_seed(0)
+    measure = make_loss(make_fields(f"loss={loss}"))
+    logits, label = torch.randn(4, 3, 4, 4, 4), torch.randint(3, (4, 4, 4, 4))
+    parts = [measure(logits[start : start + 2], label[start : start + 2]) for start in (0, 2)]
+    torch.testing.assert_close(measure(logits, label), sum(parts) / 2)
+
+
+def test_deep_supervision_halves_the_weights_and_leaves_the_coarsest_out(cross_entropy: Callable) -> None:
     torch.manual_seed(0)
     label = torch.randint(3, (2, 8, 8, 8))
     levels = [torch.randn(2, 3, 8 >> k, 8 >> k, 8 >> k, requires_grad=True) for k in range(3)]
@@ -28,7 +64,26 @@ def test_deep_supervision_halves_the_weights_and_leaves_the_coarsest_out() -> No
     assert not levels[2].grad.any()
 
 
-def test_a_single_level_in_a_list_counts_whole() -> None:
+def test_deep_supervision_takes_the_dice_at_each_level(make_fields: Callable) -> None:
+    torch.manual_seed(0)
+    label = torch.randint(3, (2, 8, 8, 8))
+    levels = [torch.randn(2, 3, 8 >> k, 8 >> k, 8 >> k) for k in range(3)]
+    expected = (
+        soft_dice(levels[0], label, background=False)
+        + soft_dice(levels[1], label[:, ::2, ::2, ::2], background=False) / 2
+    ) / 1.5
+    torch.testing.assert_close(make_loss(make_fields("loss=dice"))(levels, label), expected)
+
+
+def test_a_single_level_in_a_list_counts_whole(cross_entropy: Callable) -> None:
     torch.manual_seed(0)
     logits, label = torch.randn(1, 2, 4, 4, 4), torch.randint(2, (1, 4, 4, 4))
     torch.testing.assert_close(cross_entropy([logits], label), F.cross_entropy(logits, label))
+
+
+def test_half_precision_logits_are_summed_in_single(cross_entropy: Callable, make_fields: Callable) -> None:
+    torch.manual_seed(0)
+    logits, label = torch.randn(1, 2, 40, 40, 40).to(torch.float16), torch.randint(2, (1, 40, 40, 40))
+    for loss in (cross_entropy, make_loss(make_fields("loss=dice"))):
+        assert loss(logits, label).dtype == torch.float32
+        torch.testing.assert_close(loss(logits, label), loss(logits.float(), label))

@@ -1,176 +1,125 @@
-"""Training: the optimiser's rule, the schedule, going on after a stop."""
+"""Training: the optimiser's rule, budgets, validation, going on after a stop."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import csv
+import math
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.engine.checkpoint import load_checkpoint, seed_everything
+from bench.engine.checkpoint import load_checkpoint
 from bench.engine.diverged import Diverged
-from bench.engine.interrupt import Interrupted, StopRequest
-from bench.engine.train import train
+from bench.engine.interrupt import Interrupted, StopRequest, TimedOut
 from bench.errors import BenchError
-from bench.fields import TrainFields
-from bench.store import OpenRecord
-from data.prepare import prepare_volume
-from data.sampling import PatchSampler
-from data.volume import Geometry, Volume
 
-FIELDS = TrainFields(
-    steps=12,
-    steps_per_epoch=5,
-    batch_size=2,
-    loss="cross_entropy",
-    learning_rate=0.05,
-    momentum=0.9,
-    weight_decay=1e-5,
-    poly_power=0.9,
-)
 CPU = torch.device("cpu")
 
 
-class Watcher:
-    """Remembers what it is told; asks to stop after ``stop_after`` units of work."""
-
-    def __init__(self, stop: StopRequest, stop_after: int | None = None) -> None:
-        self.said: list[str] = []
-        self._stop, self._left = stop, stop_after
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    @contextmanager
-    def bar(self, title: str, total: int, done: int = 0) -> Iterator[Watcher]:  # noqa: ARG002
-        yield self
-
-    def advance(self, note: str = "") -> None:  # noqa: ARG002
-        if self._left is not None:
-            self._left -= 1
-            self._stop.requested = self._left <= 0
+def _history(folder: Path) -> list[dict[str, str]]:
+    with (folder / "history.csv").open() as file:
+        return list(csv.DictReader(file))
 
 
-def _sampler() -> PatchSampler:
-    random = np.random.default_rng(0)
-    label = np.zeros((12, 12, 12), np.uint8)
-    label[3:8, 3:8, 3:8] = 1
-    image = (label + random.normal(0, 0.3, label.shape) + 2).astype(np.float32)[None]
-    case = prepare_volume("case", Volume(image, label, Geometry(np.eye(4), label.shape, (1.0, 1.0, 1.0))), "box")
-    return PatchSampler([case], patch_size=(8, 8, 8), batch_size=2, foreground_fraction=0.5, mirror=True, seed=0)
+def test_the_loss_falls_and_the_history_says_so(tmp_path: Path, run_training: Callable) -> None:
+    _, state, watcher = run_training(tmp_path)
+    rows = _history(tmp_path)
+    assert list(rows[0]) == ["step", "learning_rate", "loss", "step_s", "data_wait_s"]
+    assert [int(row["step"]) for row in rows] == [5, 10, 12]
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    assert float(rows[0]["learning_rate"]) == pytest.approx(0.05 * (1 - 4 / 12) ** 0.9)
+    assert state.step == 12
+    assert "s a step" in watcher.notes[-1]
+    assert "waiting for data" in watcher.notes[-1]
 
 
-def _network() -> nn.Module:
-    seed_everything(0)
-    # Dropout, so that a resumed run agrees only if the random state is restored too.
-    return nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.ReLU(), nn.Dropout(0.2), nn.Conv3d(4, 2, 1))
-
-
-def _train(folder: Path, stop_after: int | None = None, model: nn.Module | None = None) -> tuple[nn.Module, Watcher]:
-    model = model or _network()
-    stop = StopRequest()
-    watcher = Watcher(stop, stop_after)
-    folder.mkdir(exist_ok=True)
-    train(
-        model,
-        _sampler(),
-        FIELDS,
-        record=OpenRecord(folder, {}),
-        checkpoint=folder / "checkpoint" / "last.pt",
-        device=CPU,
-        workers=0,
-        watcher=watcher,
-        stop=stop,
-    )
-    return model, watcher
-
-
-def _same(one: nn.Module, two: nn.Module) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
-
-
-def test_the_loss_falls_and_the_history_says_so(tmp_path: Path) -> None:
-    _train(tmp_path)
-    rows = (tmp_path / "history.csv").read_text().splitlines()
-    assert rows[0].split(",") == ["step", "learning_rate", "loss", "step_s", "data_wait_s"]
-    steps, rates, losses = zip(*(map(float, row.split(",")[:3]) for row in rows[1:]), strict=True)
-    assert steps == (5, 10, 12)
-    assert losses[-1] < losses[0]
-    assert rates[0] == pytest.approx(0.05 * (1 - 4 / 12) ** 0.9)
-
-
-def test_the_first_steps_follow_nesterovs_rule(tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch_size", [2, 3])
+def test_the_first_steps_follow_nesterovs_rule(
+    tmp_path: Path, run_training: Callable, make_sampler: Callable, make_network: Callable, batch_size: int
+) -> None:
     """Two steps by hand: v = m v + g; w = w - rate (g + m v), with the decay inside g."""
-    fields = FIELDS.model_copy(update={"steps": 2})
-    model, reference = _network(), _network()
-    for network in (model, reference):
-        network[2].p = 0.0  # type: ignore[union-attr]
-    sampler = _sampler()
+    reference = make_network(dropout=0.0)
+    sampler = make_sampler(batch_size)
     velocity = [torch.zeros_like(p) for p in reference.parameters()]
     for step in range(2):
         batch = sampler.batch(step)
-        logits = reference(torch.from_numpy(batch.image))
-        loss = nn.functional.cross_entropy(logits, torch.from_numpy(batch.label))
+        loss = nn.functional.cross_entropy(reference(batch.image), batch.label)
         gradients = torch.autograd.grad(loss, list(reference.parameters()))
-        rate = fields.learning_rate * (1 - step / 2) ** fields.poly_power
+        rate = 0.05 * (1 - step / 2) ** 0.9
         with torch.no_grad():
             for p, g, v in zip(reference.parameters(), gradients, velocity, strict=True):
-                decayed = g + fields.weight_decay * p
-                v.mul_(fields.momentum).add_(decayed)
-                p.sub_(rate * (decayed + fields.momentum * v))
-    stop = StopRequest()
-    train(
-        model,
-        sampler,
-        fields,
-        record=OpenRecord(tmp_path, {}),
-        checkpoint=tmp_path / "last.pt",
-        device=CPU,
-        workers=0,
-        watcher=Watcher(stop),
-        stop=stop,
-    )
+                decayed = g + 1e-5 * p
+                v.mul_(0.9).add_(decayed)
+                p.sub_(rate * (decayed + 0.9 * v))
+    model, _, _ = run_training(tmp_path, "steps=2", model=make_network(dropout=0.0), batch_size=batch_size)
     for ours, expected in zip(model.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("changes", [(), ("precision=fp16",), ("optimiser=adamw", "loss=dice_ce", "schedule=cosine")])
 @pytest.mark.parametrize("stop_after", [1, 5, 7, 11])
-def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: Path, stop_after: int) -> None:
-    undisturbed, _ = _train(tmp_path / "whole")
+def test_a_stopped_training_goes_on_to_the_same_weights(
+    tmp_path: Path, run_training: Callable, same: Callable, stop_after: int, changes: tuple[str, ...]
+) -> None:
+    undisturbed, whole, _ = run_training(tmp_path / "whole", *changes)
     with pytest.raises(Interrupted):
-        _train(tmp_path / "parts", stop_after)
-    resumed, watcher = _train(tmp_path / "parts")
+        run_training(tmp_path / "parts", *changes, stop_after=stop_after)
+    resumed, parts, watcher = run_training(tmp_path / "parts", *changes)
     assert f"going on from step {stop_after}" in watcher.said[0]
-    assert _same(resumed, undisturbed)
-    histories = [(tmp_path / name / "history.csv").read_text().splitlines() for name in ("whole", "parts")]
-    losses = [[row.split(",")[:3] for row in rows] for rows in histories]
-    assert losses[0] == losses[1]
+    assert same(resumed, undisturbed)
+    told = [[{name: row[name] for name in ("step", "learning_rate", "loss")} for row in state.history] for state in (whole, parts)]
+    assert told[0] == told[1]
 
 
-def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
-    first, _ = _train(tmp_path)
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_number_of_workers_changes_no_bit(
+    tmp_path: Path, run_training: Callable, same: Callable, workers: int
+) -> None:
+    alone, _, _ = run_training(tmp_path / "alone")
+    helped, _, _ = run_training(tmp_path / "helped", workers=workers)
+    assert same(alone, helped)
+
+
+def test_a_finished_training_is_not_repeated(tmp_path: Path, run_training: Callable, same: Callable) -> None:
+    first, _, _ = run_training(tmp_path)
     written = (tmp_path / "checkpoint" / "last.pt").stat().st_mtime_ns
-    again, _ = _train(tmp_path)
-    assert _same(first, again)
+    again, state, _ = run_training(tmp_path)
+    assert same(first, again)
+    assert state.step == 12
     assert (tmp_path / "checkpoint" / "last.pt").stat().st_mtime_ns == written
 
 
 @pytest.mark.parametrize("keep", [0, 100, -1])
-def test_a_truncated_checkpoint_is_set_aside_and_said(tmp_path: Path, keep: int) -> None:
-    undisturbed, _ = _train(tmp_path / "whole")
+def test_a_truncated_checkpoint_is_set_aside_and_said(
+    tmp_path: Path, run_training: Callable, same: Callable, keep: int
+) -> None:
+    undisturbed, _, _ = run_training(tmp_path / "whole")
     with pytest.raises(Interrupted):
-        _train(tmp_path / "parts", 5)
+        run_training(tmp_path / "parts", stop_after=5)
     checkpoint = tmp_path / "parts" / "checkpoint" / "last.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:keep])
-    resumed, watcher = _train(tmp_path / "parts")
+    resumed, _, watcher = run_training(tmp_path / "parts")
     assert "last.pt is damaged" in watcher.said[0]
     assert "training begins anew" in watcher.said[0]
     assert checkpoint.with_suffix(".damaged").exists()
-    assert _same(resumed, undisturbed)
+    assert same(resumed, undisturbed)
+
+
+def test_a_checkpoint_of_another_network_is_set_aside_and_leaves_no_trace(
+    tmp_path: Path, run_training: Callable, same: Callable
+) -> None:
+    undisturbed, _, _ = run_training(tmp_path / "whole")
+    torch.manual_seed(5)
+    other = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv3d(4, 2, 3, padding=1))
+    with pytest.raises(Interrupted):
+        run_training(tmp_path / "parts", stop_after=5, model=other)
+    resumed, _, watcher = run_training(tmp_path / "parts")
+    assert "another network" in watcher.said[0]
+    assert same(resumed, undisturbed)
 
 
 def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
@@ -184,7 +133,7 @@ def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
     assert not (tmp_path / "harmed").exists()
 
 
-def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path, run_training: Callable) -> None:
     class Overflow(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -194,10 +143,10 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:
             return torch.cat([x, x], 1) * self.scale * float("nan")
 
     with pytest.raises(Diverged, match="loss is nan at step 0"):
-        _train(tmp_path, model=Overflow())
+        run_training(tmp_path, model=Overflow())
 
 
-def test_weights_that_diverge_in_the_last_step_are_not_saved(tmp_path: Path) -> None:
+def test_weights_that_diverge_in_the_last_step_are_not_saved(tmp_path: Path, run_training: Callable) -> None:
     class Burst(nn.Module):
         """A finite loss whose gradient is not."""
 
@@ -208,28 +157,136 @@ def test_weights_that_diverge_in_the_last_step_are_not_saved(tmp_path: Path) -> 
         def forward(self, x: Tensor) -> Tensor:
             return torch.cat([x, x + self.scale.abs().sqrt()], 1)
 
-    stop = StopRequest()
     with pytest.raises(Diverged, match="weights are not finite after step 1"):
-        train(
-            Burst(),
-            _sampler(),
-            FIELDS.model_copy(update={"steps": 1}),
-            record=OpenRecord(tmp_path, {}),
-            checkpoint=tmp_path / "last.pt",
-            device=CPU,
-            workers=0,
-            watcher=Watcher(stop),
-            stop=stop,
-        )
-    assert not (tmp_path / "last.pt").exists()
+        run_training(tmp_path, "steps=1", model=Burst())
+    assert not (tmp_path / "checkpoint" / "last.pt").exists()
 
 
-def test_a_checkpoint_of_another_network_is_set_aside_and_leaves_no_trace(tmp_path: Path) -> None:
-    undisturbed, _ = _train(tmp_path / "whole")
-    torch.manual_seed(5)
-    other = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.ReLU(), nn.Dropout(0.2), nn.Conv3d(4, 2, 3, padding=1))
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda x: {"out": x}, ["returned a dict in training", "logits"]),
+        (lambda x: [x, "aux"], ["a list of Tensor, str"]),
+        (lambda x: x[:, :, ::2], ["of shape (1, 1, 4, 8, 8)", "(1, 1, 8, 8, 8)"]),
+        (lambda x: x.mean(1), ["of shape (1, 8, 8, 8)"]),
+    ],
+)
+def test_a_network_that_returns_no_logits_is_named_before_training(
+    tmp_path: Path, run_training: Callable, answer: Callable, words: list[str]
+) -> None:
+    class Strange(nn.Module):
+        registered_name = "strange"
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, x: Tensor) -> object:
+            return answer(x * self.weight)
+
+    with pytest.raises(BenchError) as error:
+        run_training(tmp_path, model=Strange())
+    for word in ("strange", *words):
+        assert word in str(error.value)
+
+
+def test_time_over_saves_the_state_and_says_so(tmp_path: Path, run_training: Callable, same: Callable) -> None:
+    undisturbed, _, _ = run_training(tmp_path / "whole")
+    with pytest.raises(TimedOut):
+        run_training(tmp_path / "parts", stop=StopRequest(deadline=time.monotonic() - 1))
+    resumed, _, watcher = run_training(tmp_path / "parts")
+    assert "going on from step 1" in watcher.said[0]
+    assert same(resumed, undisturbed)
+
+
+def test_a_budget_in_seconds_ends_when_it_is_spent(tmp_path: Path, run_training: Callable) -> None:
+    begun = time.monotonic()
+    _, state, _ = run_training(tmp_path, "steps=none", "gpu_seconds=1")
+    assert 1 <= state.seconds < 1.5
+    assert time.monotonic() - begun < 20
+    assert state.step > 12
+    rates = [row["learning_rate"] for row in state.history]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.01, "the schedule follows what is spent"
+    _, again, _ = run_training(tmp_path, "steps=none", "gpu_seconds=1")
+    assert again.step == state.step
+
+
+def test_a_budget_in_seconds_is_shared_by_what_came_before_an_interruption(
+    tmp_path: Path, run_training: Callable
+) -> None:
     with pytest.raises(Interrupted):
-        _train(tmp_path / "parts", 5, model=other)
-    resumed, watcher = _train(tmp_path / "parts")
-    assert "another network" in watcher.said[0]
-    assert _same(resumed, undisturbed)
+        run_training(tmp_path, "steps=none", "gpu_seconds=0.6", stop_after=3)
+    _, state, _ = run_training(tmp_path, "steps=none", "gpu_seconds=0.6")
+    assert 0.6 <= state.seconds < 1.0
+
+
+def test_validation_takes_place_on_time_and_keeps_the_best(tmp_path: Path, run_training: Callable) -> None:
+    dice = iter([0.5, 0.8, 0.7])
+    weights: list[dict[str, Tensor]] = []
+    model = nn.Sequential(nn.Conv3d(1, 2, 3, padding=1))
+
+    def validate(_watcher: object) -> dict[str, float]:
+        model.eval()
+        weights.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        value = next(dice)
+        return {"dice": value, "dice_WT": value}
+
+    _, state, watcher = run_training(tmp_path, model=model, validate=validate)
+    assert [row["dice"] for row in state.history] == [0.5, 0.8, 0.7]
+    assert (state.best_dice, state.best_step) == (0.8, 10)
+    best = load_checkpoint(tmp_path / "checkpoint" / "best.pt", CPU)["model"]
+    assert all(torch.equal(best[name], tensor) for name, tensor in weights[1].items())
+    assert model.training, "training goes on in training mode"
+    assert any("validation Dice 0.500" in note for note in watcher.notes)
+    assert list(_history(tmp_path)[0])[-2:] == ["dice", "dice_WT"]
+
+
+def test_validation_costs_nothing_of_the_budget_and_disturbs_no_weight(
+    tmp_path: Path, run_training: Callable, same: Callable
+) -> None:
+    def slow(_watcher: object) -> dict[str, float]:
+        time.sleep(0.3)
+        torch.rand(5)
+        return {"dice": 0.5}
+
+    plain, _, _ = run_training(tmp_path / "plain")
+    _, state, _ = run_training(tmp_path / "validated", validate=slow)
+    assert state.seconds < 0.8
+    del plain
+
+
+def test_an_interrupted_training_with_validation_ends_with_the_same_best(
+    tmp_path: Path, run_training: Callable, same: Callable, make_network: Callable
+) -> None:
+    def train_with(folder: Path, stop_after: int | None = None) -> tuple[nn.Module, object]:
+        model = make_network()
+
+        def validate(_watcher: object) -> dict[str, float]:
+            return {"dice": float(model[0].weight.detach().abs().sum()) % 1}
+
+        _, state, _ = run_training(folder, model=model, validate=validate, stop_after=stop_after)
+        return model, state
+
+    whole, expected = train_with(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train_with(tmp_path / "parts", stop_after=7)
+    parts, found = train_with(tmp_path / "parts")
+    assert same(whole, parts)
+    assert (found.best_dice, found.best_step) == (expected.best_dice, expected.best_step)  # type: ignore[attr-defined]
+    one, two = (load_checkpoint(tmp_path / name / "checkpoint" / "best.pt", CPU)["model"] for name in ("whole", "parts"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_checkpoints_are_written_as_often_as_asked(tmp_path: Path, run_training: Callable) -> None:
+    from bench.engine import train as module
+
+    saved: list[int] = []
+    usual = module.save_checkpoint
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "save_checkpoint", lambda *a: (saved.append(a[4].step), usual(*a)))
+        run_training(tmp_path, checkpoint_interval_s=0.0)
+        assert saved == list(range(1, 13))
+        saved.clear()
+        run_training(tmp_path / "seldom", checkpoint_interval_s=math.inf)
+        assert saved == [12]

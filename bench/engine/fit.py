@@ -1,0 +1,177 @@
+"""Trying a step before training: does the network answer, does it bear what was asked, does it fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from bench.engine.execution import Execution
+from bench.engine.group import Group
+from bench.engine.live_memory import peak_tensor_bytes
+from bench.engine.memory import GIB, is_out_of_memory, limit_memory
+from bench.engine.precision import arithmetic
+from bench.engine.recompute import recompute
+from bench.engine.step import Step
+from bench.errors import BenchError
+from bench.fields import TrainFields
+from data.sampling import Batch
+
+_MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2}
+
+
+class DoesNotFit(BenchError):
+    """No way of doing a training step keeps within the memory that it may take."""
+
+
+def fit(
+    model: nn.Module,
+    batch: Batch,
+    fields: TrainFields,
+    device: torch.device,
+    group: Group,
+    most: int | None = None,
+) -> Execution:
+    """Choose how to carry out a training's steps by trying one; weights, buffers and random states stay as they were.
+
+    Args:
+        model: on ``device``, in training mode. Where activations are to be recomputed it is changed for that.
+        batch: this process's part of a batch.
+        fields: the protocol's training section.
+        device: where the model is.
+        group: the processes of the job; all come to the same choice.
+        most: largest micro-batch to try; None for the whole part.
+
+    Raises:
+        BenchError: the network does not return logits.
+        DoesNotFit: under ``train.memory_gib`` not even one patch with recomputed activations fits.
+    """
+    largest = min(most or len(batch.image), len(batch.image))
+    with _undisturbed(model, device):
+        execution = _bearable(model, batch, fields, device, Execution(largest))
+        if fields.memory_gib is not None:
+            execution = _fitting(model, batch, fields, device, execution, int(fields.memory_gib * GIB))
+    return _agreed(execution, group)
+
+
+def apply_recompute(model: nn.Module, batch: Batch, fields: TrainFields, device: torch.device) -> int:
+    """Let a network recompute its activations; returns how many blocks do. Random states and buffers stay."""
+
+    def pass_once() -> None:
+        with arithmetic(fields.precision, device):
+            model(batch.image[:1])
+
+    with _undisturbed(model, device):
+        return recompute(model, pass_once)
+
+
+def _bearable(
+    model: nn.Module, batch: Batch, fields: TrainFields, device: torch.device, execution: Execution
+) -> Execution:
+    """The execution with compilation and layout as asked, less what the network does not bear."""
+    notes: list[str] = []
+    one = Batch(batch.image[:1], batch.label[:1])
+    wanted = [name for name in ("channels_last", "compile") if getattr(fields, name)]
+    chosen = replace(execution, micro_batch=1)
+    for name in wanted:
+        attempt = replace(chosen, channels_last=True) if name == "channels_last" else replace(chosen, compile=True)
+        try:
+            Step(model, fields, attempt, device).accumulate(one)
+            chosen = attempt
+        except Exception as error:  # what a compiler or a kernel may raise is no closed list
+            if is_out_of_memory(error):
+                raise
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            notes.append(f"{name} is off: {reason}")
+            if name == "channels_last":
+                model.to(memory_format=torch.contiguous_format)
+    Step(model, fields, replace(chosen, compile=False), device).accumulate(one)
+    unused = sum(p.requires_grad and p.grad is None for p in model.parameters())
+    return replace(chosen, micro_batch=execution.micro_batch, unused_parameters=unused, notes=tuple(notes))
+
+
+def _fitting(
+    model: nn.Module, batch: Batch, fields: TrainFields, device: torch.device, execution: Execution, limit: int
+) -> Execution:
+    with limit_memory(device, limit):
+        sizes = list(_halvings(execution.micro_batch))
+        needed = 0
+        for blocks in (False, True):
+            count = apply_recompute(model, batch, fields, device) if blocks else 0
+            for size in sizes:
+                attempt = replace(execution, micro_batch=size, recomputed_blocks=count)
+                needed = _step_bytes(model, batch, fields, device, attempt)
+                if needed <= limit:
+                    return replace(attempt, step_memory_bytes=needed)
+    raise DoesNotFit(
+        f"a training step does not fit in train.memory_gib={fields.memory_gib:g}: with one patch at a time and "
+        f"recomputed activations it takes {_size(needed)}. Allow more, or set a smaller data.patch_size"
+    )
+
+
+def _step_bytes(model: nn.Module, batch: Batch, fields: TrainFields, device: torch.device, execution: Execution) -> int:
+    """Most bytes of tensors in a step; more than there is where the device runs out of them."""
+    step = Step(model, fields, execution, device)
+    part = Batch(batch.image[: execution.micro_batch], batch.label[: execution.micro_batch])
+    several = execution.micro_batch < len(batch.image)  # then the gradients of one part wait for those of the next
+    weights = sum(p.nbytes for p in model.parameters())
+    gradients = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    moments = _MOMENTS[fields.optimiser] + (fields.amsgrad and fields.optimiser != "sgd")
+    moments = 0 if fields.optimiser == "sgd" and fields.momentum == 0 else moments
+    try:
+        with peak_tensor_bytes(device) as peak:
+            step.accumulate(part)
+        found = peak()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return 2**62
+    finally:
+        step.optimiser.zero_grad(set_to_none=True)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    if device.type == "cpu":  # where the weights were there before anybody counted
+        found += weights + batch.image.nbytes + batch.label.nbytes
+    return found + moments * gradients + (gradients if several else 0)
+
+
+def _halvings(size: int) -> Iterator[int]:
+    while size > 1:
+        yield size
+        size = -(-size // 2)
+    yield 1
+
+
+def _agreed(execution: Execution, group: Group) -> Execution:
+    """What every process can do."""
+    all_ = group.gather(execution)
+    return replace(
+        execution,
+        micro_batch=min(one.micro_batch for one in all_),
+        recomputed_blocks=max(one.recomputed_blocks for one in all_),
+        channels_last=all(one.channels_last for one in all_),
+        compile=all(one.compile for one in all_),
+        step_memory_bytes=max(one.step_memory_bytes for one in all_),
+    )
+
+
+@contextmanager
+def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Random states, buffers and the absence of gradients come back."""
+    buffers = [buffer.detach().clone() for buffer in model.buffers()]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, before in zip(model.buffers(), buffers, strict=True):
+                    buffer.copy_(before)
+            for parameter in model.parameters():
+                parameter.grad = None
+
+
+def _size(count: int) -> str:
+    return "more than there is" if count >= 2**62 else f"{count / GIB:.3g} GiB"
