@@ -112,9 +112,9 @@ def test_a_resampled_case_keeps_its_box_and_says_its_spacing() -> None:
 
 
 def test_a_label_that_went_to_the_target_and_back_overlaps_itself() -> None:
-    d, h, w = np.mgrid[:20, :40, :40]
-    label = ((d - 9) ** 2 / 36 + (h - 18) ** 2 / 144 + (w - 22) ** 2 / 100 < 1).astype(np.uint8)
-    label[((d - 9) ** 2 / 9 + (h - 18) ** 2 / 36 + (w - 22) ** 2 / 36) < 1] = 2
+    d, h, w = np.mgrid[:32, :48, :48]
+    label = ((d - 15) ** 2 / 196 + (h - 22) ** 2 / 400 + (w - 25) ** 2 / 324 < 1).astype(np.uint8)
+    label[((d - 15) ** 2 / 81 + (h - 22) ** 2 / 144 + (w - 25) ** 2 / 144) < 1] = 2
     image = (label + np.random.default_rng(0).uniform(1, 2, label.shape)).astype(np.float32)[None]
     volume = Volume(image, label, Geometry(np.eye(4), label.shape, (2.0, 0.8, 0.8)))
     for target in ((1.2, 1.2, 1.2), (2.5, 0.6, 1.0)):

@@ -201,8 +201,15 @@ def test_a_small_volume_is_padded_with_zeros_behind(placement: str) -> None:
             assert (image[:6, 0, :7] != 0).all()
 
 
-def _case_with_one_voxel(voxel: tuple[int, int, int]) -> PreparedCase:
-    case = _case()
+def test_a_small_volume_begins_with_the_patch_wherever_its_foreground_is() -> None:
+    case = _case_with_one_voxel((5, 12, 6), (6, 24, 7))
+    for placement in ("inside", "centred"):
+        image = _sampler([case], batch_size=1, foreground_fraction=1.0, placement=placement).batch(0).image[0, 0]
+        np.testing.assert_array_equal(image[:6, :, :7].numpy(), case.image[0, :, 8:16])
+
+
+def _case_with_one_voxel(voxel: tuple[int, int, int], shape: tuple[int, int, int] = (20, 24, 28)) -> PreparedCase:
+    case = _case(shape)
     label = np.zeros_like(case.label)
     label[voxel] = 2
     return replace(case, label=label, foreground={2: np.array([voxel], np.int32)})

@@ -74,6 +74,7 @@ def make_sampler() -> Callable[..., PatchSampler]:
         foreground={1: np.argwhere(label == 1).astype(np.int32)},
         box=((0, 12), (0, 12), (0, 12)),
         geometry=Geometry(np.eye(4), (12, 12, 12), (1.0, 1.0, 1.0)),
+        spacing_mm=(1.0, 1.0, 1.0),
     )
 
     def make(batch_size: int = 2) -> PatchSampler:

@@ -46,6 +46,13 @@ def test_each_transform_happens_as_often_as_asked(
     assert _is_near(share, getattr(everything, f"{setting}_probability"), SAMPLES)
 
 
+def test_transforms_happen_independently_of_each_other(samples: list[Drawn]) -> None:
+    names = [field.name for field in fields(Drawn) if field.name != "flips"]
+    happened = np.array([[getattr(sample, name) is not None for name in names] for sample in samples], float)
+    among = np.corrcoef(happened, rowvar=False)[np.triu_indices(len(names), 1)]
+    assert np.abs(among).max() < 4 / np.sqrt(SAMPLES)
+
+
 @pytest.mark.parametrize(
     ("drawn", "setting"),
     [("blur_sigma", "blur"), ("brightness_shift", "brightness_shift"), ("low_resolution", "low_resolution")],

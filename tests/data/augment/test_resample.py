@@ -78,10 +78,16 @@ def test_a_rotated_and_scaled_patch_is_monais(image: Tensor, axis: int) -> None:
 
 
 @pytest.mark.parametrize("order", [1, 3])
-def test_a_cut_gives_what_the_whole_volume_gives(order: int) -> None:
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        Drawn(angles_degrees=(20.0, -25.0, 10.0), scale=0.8, elastic=Elastic(8.0, 2.0, seed=5)),
+        Drawn(scale=1.27),  # whole faces of the patch lie where the cut, but for its margin, ends
+    ],
+)
+def test_a_cut_gives_what_the_whole_volume_gives(drawn: Drawn, order: int) -> None:
     """White noise, on which a spline's context counts most."""
     volume = torch.randn((1, 60, 62, 58), generator=torch.Generator().manual_seed(4))
-    drawn = Drawn(angles_degrees=(20.0, -25.0, 10.0), scale=0.8, elastic=Elastic(8.0, 2.0, seed=5))
     warp = make_warp(drawn, (1.0, 1.0, 1.0), PATCH, (22, 25, 24), tuple(volume.shape[1:]))  # type: ignore[arg-type]
     window = warp.window(PATCH, MARGIN_VOXELS[order])
     cut = volume[(slice(None), *(slice(*ends) for ends in window))]
@@ -112,7 +118,9 @@ def test_labels_are_the_largest_of_the_linear_shares(classes: int, monkeypatch: 
     assert torch.equal(resample_label(torch.from_numpy(label), where, classes), whole), "whatever is done at once"
 
 
-def test_of_equal_shares_the_lowest_class_wins() -> None:
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_of_equal_shares_the_lowest_class_wins(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resample, "_ONE_HOT_VOXELS", at_once * 36)
     label = torch.tensor([2, 1, 2, 1], dtype=torch.uint8).view(1, 1, 4).expand(3, 3, 4).contiguous()
     where = torch.ones((3, 1, 1, 3))
     where[2, 0, 0] = torch.tensor([0.5, 1.5, 2.5])

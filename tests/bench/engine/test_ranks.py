@@ -1,0 +1,130 @@
+"""Several processes in one training: the same stream, the same result; stops and failures told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import data
+import models
+from bench.engine.checkpoint import load_checkpoint
+from bench.engine.diverged import Diverged
+from bench.engine.execution import Execution
+from bench.engine.interrupt import StopRequest, TimedOut
+from bench.engine.ranks import train_in_ranks
+from bench.engine.task import TrainingTask
+from bench.errors import BenchError
+from bench.job import Job
+from bench.progress import SilentWatcher
+from bench.protocol import load_protocol
+from data.phantom import write_dataset
+from data.preparation import plan_preparation
+from data.prepare import prepare
+from data.split import Split
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("ranks")
+    write_dataset(root / "phantoms", cases=4, size=32, seed=1)
+    return root
+
+
+@pytest.fixture
+def make_task(phantoms: Path, tmp_path: Path) -> Callable[..., TrainingTask]:
+    def make(name: str, *changes: str, validate: bool = False) -> TrainingTask:
+        usual = ("train.steps=4", "train.steps_per_epoch=2", "train.batch_size=4", "data.patch_size=16")
+        options = ("model_options.segresnet.init_filters=8",)
+        protocol = load_protocol("demo", [*usual, *options, *changes])
+        dataset = data.open_dataset("phantom", phantoms / "phantoms")
+        cases = dataset.cases()
+        fields = protocol.data
+        preparation = plan_preparation(
+            dataset, cases[:2], normalise=fields.normalise, storage=fields.storage, spacing_mm=fields.spacing_mm
+        )
+        prepared = prepare(dataset, cases, phantoms / "prepared", preparation)
+        ids = [case.id for case in cases]
+        split = Split(tuple(ids[:2]), tuple(ids[2:]), (), 0)
+        resolved = models.resolve_options("segresnet", {"init_filters": 8})
+        job = Job("segresnet", resolved, "phantom", "0" * 64, protocol, split, 0)
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        return TrainingTask(
+            job=job,
+            card=dataset.card,
+            prepared=prepared,
+            validation=tuple(cases[2:]) if validate else (),
+            folder=folder,
+            workers=0,
+            most=None,
+            checkpoint_interval_s=600.0,
+        )
+
+    return make
+
+
+def _weights(task: TrainingTask, name: str = "last.pt") -> dict[str, torch.Tensor]:
+    return load_checkpoint(task.folder / "checkpoint" / name, CPU)["model"]
+
+
+def _alone(task: TrainingTask) -> None:
+    task.run(task.network(CPU), CPU, SilentWatcher(), StopRequest(), lambda _execution: None)
+
+
+def test_two_processes_come_to_the_weights_of_one(make_task: Callable[..., TrainingTask]) -> None:
+    alone, together = make_task("alone", validate=True), make_task("together", validate=True)
+    _alone(alone)
+    told: list[Execution] = []
+    memory = train_in_ranks(together, 2, "cpu", None, told.append)
+    assert told[0].micro_batch == 2
+    assert memory["peak_process_bytes"] > 0
+    one, two = _weights(alone), _weights(together)
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=1e-3)
+    histories = [load_checkpoint(t.folder / "checkpoint/last.pt", CPU)["progress"]["history"] for t in (alone, together)]
+    for expected, found in zip(*histories, strict=True):
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+        assert found.get("dice") == pytest.approx(expected.get("dice"), abs=0.02)
+    assert (together.folder / "history.csv").exists()
+    assert list((together.folder / "tensorboard").glob("events*"))
+
+
+def test_a_stopped_group_goes_on_to_the_weights_of_an_undisturbed_one(
+    make_task: Callable[..., TrainingTask],
+) -> None:
+    whole, parts = make_task("whole"), make_task("parts")
+    train_in_ranks(whole, 2, "cpu", None, lambda _execution: None)
+    with pytest.raises(TimedOut):
+        train_in_ranks(parts, 2, "cpu", time.monotonic(), lambda _execution: None)
+    assert load_checkpoint(parts.folder / "checkpoint/last.pt", CPU)["progress"]["step"] == 1
+    train_in_ranks(parts, 2, "cpu", None, lambda _execution: None)
+    one, two = _weights(whole), _weights(parts)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        (("train.learning_rate=1e30", "train.clip_norm=none"), Diverged, "not finite|loss is"),
+        (("train.memory_gib=0.0001",), BenchError, "train.memory_gib"),
+    ],
+)
+def test_how_a_process_fails_is_told(
+    make_task: Callable[..., TrainingTask], changes: tuple[str, ...], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        train_in_ranks(make_task("failing", *changes), 2, "cpu", None, lambda _execution: None)
+
+
+def test_a_process_that_dies_is_told(make_task: Callable[..., TrainingTask]) -> None:
+    task = make_task("dying")
+    broken = replace(task, prepared={})  # a KeyError in every process
+    with pytest.raises(BenchError, match="KeyError"):
+        train_in_ranks(broken, 2, "cpu", None, lambda _execution: None)
