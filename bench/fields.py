@@ -166,8 +166,8 @@ class TrainFields(Section):
     )
     optimiser: Literal["sgd", "adam", "adamw"] = Field(description="SGD in Nesterov's form, Adam or AdamW")
     learning_rate: PositiveFloat = Field(description="initial rate")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(description="of SGD")
-    adam_epsilon: PositiveFloat = Field(description="of Adam and AdamW")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(description="momentum of SGD")
+    adam_epsilon: PositiveFloat = Field(description="epsilon of Adam and AdamW")
     amsgrad: bool = Field(description="whether Adam and AdamW keep the largest second moment")
     weight_decay: NonNegative = Field(description="L2 penalty on every parameter; with AdamW decoupled")
     schedule: Literal["poly", "cosine", "constant"] = Field(
@@ -181,7 +181,7 @@ class TrainFields(Section):
         default=None, description="largest norm of the whole gradient; absent for no clipping"
     )
     precision: Precision = Field(
-        description="fp32, tf32 (tensor cores where the GPU has them), or autocast to bf16 or fp16, with a scaled loss for fp16"
+        description="fp32, tf32 (tensor cores where the GPU has them), or autocast to bf16 or fp16 (scaled loss)"
     )
     channels_last: bool = Field(description="lay tensors out with channels last; off, and recorded, where it fails")
     compile: bool = Field(description="compile the network with torch.compile; off, and recorded, where it fails")

@@ -43,7 +43,7 @@ PHANTOM = replace(
 _CASE = re.compile(r"BraTS-[A-Z]+-\d+-\d{3}")
 _SEGMENTATION = "seg"
 # How the same images were called before 2023, and what else turns up.
-_OLD_NAMES = {"t2": "t2w", "flair": "t2f", "t1": "t1n", "t1ce": "t1c", "t1gd": "t1c"}
+OLD_NAMES = {"t2": "t2w", "flair": "t2f", "t1": "t1n", "t1ce": "t1c", "t1gd": "t1c"}
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ def _rename(path: Path, case: CaseFiles, card: DatasetCard) -> str:
     """What to do with an image of an unexpected name: most often it is an expected one under another name."""
     stem, compressed = path.name.removesuffix(".gz").removesuffix(".nii"), path.suffix == ".gz"
     prefix, _, suffix = stem.replace("_", "-").rpartition("-")
-    suffix = _OLD_NAMES.get(suffix.lower(), suffix.lower())
+    suffix = OLD_NAMES.get(suffix.lower(), suffix.lower())
     if suffix not in (*card.channels, _SEGMENTATION):
         return "move it away"
     target = path.with_name(f"{case.id}-{suffix}.nii.gz")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from data.dataset import Dataset
 from data.errors import DataError
 from data.fingerprint import file_checksum
+from data.intensity import Intensity
 from data.parallel import each_case
 from data.preparation import (
     PREPARATION_VERSION,
@@ -158,8 +159,13 @@ def _resample(
         return volume, inside
     nearest_axis = coarse_axis(spacing, target)
     d, h, w = (size * old / new for size, old, new in zip(spacing, box_shape, shape, strict=True))
+    # CT is clipped before as well: splines ring where tissue borders on air at -1000 HU.
+    channels = [
+        channel if intensity is None else np.clip(channel, intensity.low, intensity.high)
+        for channel, intensity in zip(volume.image, _intensities(case_id, volume.image, preparation), strict=True)
+    ]
     resampled = Volume(
-        image=np.stack([resample_image(channel, shape, nearest_axis) for channel in volume.image]),
+        image=np.stack([resample_image(channel, shape, nearest_axis) for channel in channels]),
         label=None if volume.label is None else resample_label(volume.label, shape, nearest_axis),
         geometry=replace(volume.geometry, spacing_mm=(d, h, w)),
     )
@@ -175,21 +181,16 @@ def _normalise_all(
             f"case {case_id}: nothing of its non-zero voxels is left at {preparation.spacing_mm} mm; expected some. "
             "Choose a finer spacing, or native (data.spacing_mm)."
         )
-    intensities = preparation.intensities or (None,) * len(image)
-    if len(intensities) != len(image):
-        raise DataError(
-            f"case {case_id} has {len(image)} channels, but the preparation knows {len(intensities)}; expected the "
-            "channels of the dataset that it was made for."
-        )
     dtype = np.dtype(preparation.storage)
     prepared = np.empty(image.shape, dtype)
+    intensities = _intensities(case_id, image, preparation)
     for index, (channel, intensity) in enumerate(zip(image, intensities, strict=True)):
         if intensity is not None:
             values = intensity.normalise(channel)
         else:
             values = _normalise(channel, inside, preparation.normalise)
         largest = float(np.abs(values).max())
-        if largest > np.finfo(dtype).max:
+        if largest > float(np.finfo(dtype).max):
             raise DataError(
                 f"case {case_id}: channel {index} (counted from 0) reaches {largest:g} once normalised; {dtype} holds "
                 f"at most {np.finfo(dtype).max:g}. Store it as float32 (data.storage), and see whether the image is "
@@ -197,6 +198,17 @@ def _normalise_all(
             )
         prepared[index] = values
     return prepared
+
+
+def _intensities(case_id: str, image: NDArray[np.float32], preparation: Preparation) -> Sequence[Intensity | None]:
+    """One for each channel, None where it is no CT."""
+    intensities = preparation.intensities or (None,) * len(image)
+    if len(intensities) != len(image):
+        raise DataError(
+            f"case {case_id} has {len(image)} channels, but the preparation knows {len(intensities)}; expected the "
+            "channels of the dataset that it was made for."
+        )
+    return intensities
 
 
 def _normalise(channel: NDArray[np.float32], inside: NDArray[np.bool_], how: Normalisation) -> NDArray[np.float32]:

@@ -78,14 +78,20 @@ def prepare(
     """Crop, resample and normalise the cases that `bench run` with the same options will need, and keep them."""
     import data
     from bench.engine.interrupt import Interrupted, StopRequest, stop_on_signal
+    from bench.errors import BenchError
     from bench.plan import draw_split
     from bench.progress import Bar, ConsoleWatcher
-    from bench.protocol import load_protocol
+    from bench.protocol import AUTHOR, load_protocol
     from data.fingerprint import fingerprint
     from data.prepare import cache_folder, missing, plan_preparation
     from data.prepare import prepare as prepare_cases
     from data.summary import write_summary
 
+    if protocol == AUTHOR:
+        raise BenchError(
+            f"--protocol {AUTHOR}: it is another for each network; expected one protocol. Say how the network's "
+            "authors prepare, for example --protocol paper --set data.normalise=brain"
+        )
     chosen = load_protocol(protocol or ("demo" if data.card(dataset).synthetic else "paper"), set_)
     watcher = ConsoleWatcher()
     opened = open_dataset(dataset, data_dir, watcher)

@@ -3,63 +3,58 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from pydantic import ValidationError
-from torch import nn
+from pydantic import TypeAdapter, ValidationError
 
 import data
 import models
 from bench.engine.checkpoint import load_checkpoint, load_foreign_weights, load_weights
-from bench.engine.infer import predict_label
 from bench.engine.interrupt import StopRequest
 from bench.engine.network import build_network
+from bench.engine.outputs import Outputs
+from bench.engine.segment import Segmenter
 from bench.errors import BenchError
-from bench.fields import DataFields, InferFields
+from bench.fields import InferFields, Size
 from bench.progress import Watcher
 from bench.protocol import Protocol
-from bench.store import Record
+from bench.store import BEST, WEIGHTS, Record
 from data.card import DatasetCard
 from data.dataset import Dataset
-from data.nifti import write_label
-from data.prepare import prepare_volume
-from data.volume import CaseFiles
+from data.nifti import write_image, write_label
+from data.prepare import Preparation, prepare_volume
 from models.errors import PublishedWarning
 
+CHECKPOINTS = {"last": WEIGHTS, "best": BEST}
 
+
+@dataclass(frozen=True)
 class Predictor:
-    """A trained network with the preprocessing and inference settings that it needs.
+    """A trained network with the preparation and inference that it needs.
 
-    Args:
-        model: on ``device``.
+    Attributes:
         card: of the dataset whose channels it reads and whose labels it gives.
-        data_fields: patch size and normalisation.
-        infer_fields: windows, blending and flips.
-        device: where to run.
+        preparation: how a case becomes what the network was trained on.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        card: DatasetCard,
-        data_fields: DataFields,
-        infer_fields: InferFields,
-        device: torch.device,
-    ) -> None:
-        self.card = card
-        self._model = model
-        self._data = data_fields
-        self._infer = infer_fields
-        self._device = device
+    card: DatasetCard
+    preparation: Preparation
+    _segmenter: Segmenter
 
     @classmethod
-    def from_record(cls, record: Record, device: torch.device) -> Predictor:
+    def from_record(cls, record: Record, device: torch.device, checkpoint: str = "") -> Predictor:
         """The network of a run, under the protocol that it was trained under.
+
+        Args:
+            checkpoint: ``last`` or ``best`` weights; by default those that the run was tested with.
 
         Raises:
             BenchError: the record is not that of a trained network, or its weights are missing or damaged.
+            DataError: the record's dataset is none that this version knows.
         """
         if record.kind == "external":
             raise BenchError(f"{record.folder} holds predictions from elsewhere, so there is no network to run")
@@ -68,19 +63,22 @@ class Predictor:
             raise BenchError(
                 f"{record.folder} is {record.status}; expected a complete run. Run the same job again.{faults}"
             )
+        weights = _weights(record, checkpoint)
         job = record.content["job"]
-        card = data.card(job["dataset"])
+        card = _card(record)
         try:
-            data_fields = DataFields.model_validate(job["protocol"]["data"])
-            infer_fields = InferFields.model_validate(job["protocol"]["infer"])
-        except ValidationError as error:
+            patch_size = TypeAdapter(Size).validate_python(job["protocol"]["data"]["patch_size"])
+            # Records from before these fields were segmented so.
+            infer = InferFields.model_validate({"output": "argmax", "precision": "fp32", **job["protocol"]["infer"]})
+            preparation = _preparation(record)
+        except (ValidationError, KeyError, TypeError) as error:
             raise BenchError(f"{record.folder} holds a protocol that this version does not know: {error}") from error
-        model = build_network(job["model"], job["model_options"], card, data_fields.patch_size, device)
+        model = build_network(job["model"], job["model_options"], card, patch_size, device)
         try:
-            load_weights(load_checkpoint(record.weights, device), model, record.weights)
+            load_weights(load_checkpoint(weights, device), model, weights)
         except BenchError as error:
             raise BenchError(f"{error} To train anew, delete {record.folder} and run the same job again.") from error
-        return cls(model, card, data_fields, infer_fields, device)
+        return cls(card, preparation, Segmenter(model, patch_size, infer, card.regions, device))
 
     @classmethod
     def from_weights(
@@ -92,60 +90,95 @@ class Predictor:
             weights: the file.
             name: registered name of the network; its options are those of the protocol.
             card: of the dataset whose channels and labels the weights were made for.
-            protocol: gives patch size, normalisation and inference.
+            protocol: gives patch size, preparation and inference. There are no training cases here, so the spacing
+                ``median`` leaves each case its own.
             device: where to run.
             watcher: is told what a file cannot tell.
 
         Raises:
-            BenchError: the file cannot be read, or the network does not take the protocol's patch.
+            BenchError: the file cannot be read, the network does not take the protocol's patch, or the dataset has CT,
+                which is scaled by the intensities of training cases.
             ModelError: there is no such network or option, or the file does not hold this network's weights.
         """
-        model = build_network(name, protocol.model_options.get(name, {}), card, protocol.data.patch_size, device)
+        fields = protocol.data
+        if card.ct_channels:
+            raise BenchError(
+                f"--weights {weights}: {card.name} has channels of CT, which are scaled by the intensities of the "
+                "training cases, and a file of weights does not hold those. Expected a dataset without CT, or a run of "
+                "this package (RUN), whose record holds them"
+            )
+        if fields.spacing_mm == "median":
+            watcher.say("note: data.spacing_mm=median has no training cases here; each case keeps its own spacing")
+        preparation = Preparation(
+            normalise=fields.normalise,
+            storage=fields.storage,
+            spacing_mm=None if isinstance(fields.spacing_mm, str) else fields.spacing_mm,
+        )
+        model = build_network(name, protocol.model_options.get(name, {}), card, fields.patch_size, device)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", PublishedWarning)
             models.load_published(model, load_foreign_weights(weights))
         for warning in caught:
             if issubclass(warning.category, PublishedWarning):
                 watcher.say(f"note: {warning.message}")
-        return cls(model, card, protocol.data, protocol.infer, device)
+        return cls(card, preparation, Segmenter(model, fields.patch_size, protocol.infer, card.regions, device))
 
-    def predict(self, dataset: Dataset, cases: Mapping[Path, CaseFiles], watcher: Watcher, stop: StopRequest) -> None:
-        """Segment each case into the file it is listed under: the case's grid and affine, the dataset's labels.
+    def predict(self, dataset: Dataset, plan: Sequence[Outputs], watcher: Watcher, stop: StopRequest) -> None:
+        """Segment each case into its files: the case's grid and affine, the dataset's labels.
+
+        A case's label map is written after its probabilities, so that where it is, they are.
 
         Raises:
+            Diverged: a logit is not finite.
             DataError: a case is damaged or a file cannot be written.
             Interrupted: ``stop`` was requested; the files written so far stay.
         """
-        with watcher.bar("segmenting", len(cases)) as bar:
+        torch.backends.cudnn.benchmark = True  # every window has the same size
+        with watcher.bar("segmenting", len(plan)) as bar:
 
             def on_window(done: int, total: int) -> None:
                 stop.check()
                 bar.note(f"window {done}/{total}")
 
-            for file, case in cases.items():
-                ready = prepare_volume(case.id, dataset.read(case), self._data.normalise)
-                label = predict_label(
-                    self._model, ready.image, self._data.patch_size, self._infer, self._device, on_window
-                )
-                _make_folder(file.parent)
-                write_label(file, ready.uncrop(label), ready.geometry)
+            for outputs in plan:
+                case = outputs.case
+                ready = prepare_volume(case.id, dataset.read(case), self.preparation)
+                segmentation = self._segmenter.segment(ready, on_window)
+                _make_folder(outputs.label.parent)
+                if outputs.probabilities:
+                    each = segmentation.each_probability()
+                    for file, probability in zip(outputs.probabilities, each, strict=True):
+                        write_image(file, probability, ready.geometry)
+                write_label(outputs.label, segmentation.label(), ready.geometry)
                 bar.advance(case.id)
 
 
-def output_files(cases: Sequence[CaseFiles], output: Path) -> dict[Path, CaseFiles]:
-    """Where each case's label map goes: ``output`` itself if it names a NIfTI file, else ``output/<case>.nii.gz``.
+def _weights(record: Record, checkpoint: str) -> Path:
+    if not checkpoint:
+        return record.weights
+    if checkpoint not in CHECKPOINTS:
+        raise BenchError(f"--checkpoint {checkpoint!r}: expected {' or '.join(CHECKPOINTS)}")
+    file = record.folder / CHECKPOINTS[checkpoint]
+    if checkpoint == "best" and not file.exists():
+        raise BenchError(
+            f"--checkpoint best: there is no {file}. A run has one where it validated while training "
+            "(validation.every_epochs, and cases to validate on); a published record may come without. "
+            "Use --checkpoint last"
+        )
+    return file
 
-    Raises:
-        BenchError: several cases for one file, or two cases of one identifier.
-    """
-    if output.name.endswith((".nii", ".nii.gz")):
-        if len(cases) != 1:
-            raise BenchError(f"{output} is one file, but there are {len(cases)} cases; give a folder as OUTPUT")
-        return {output: cases[0]}
-    files = {output / f"{case.id}.nii.gz": case for case in cases}
-    if len(files) < len(cases):
-        raise BenchError("two cases have the same identifier, so their label maps would overwrite each other")
-    return files
+
+def _card(record: Record) -> DatasetCard:
+    """As the run saw it: a dataset that was named as a folder may be out of reach by now."""
+    stated = record.content.get("data", {}).get("card")
+    return data.card(record.content["job"]["dataset"]) if stated is None else DatasetCard.from_dict(stated)
+
+
+def _preparation(record: Record) -> Preparation:
+    stated: dict[str, Any] | None = record.content.get("preparation")
+    if stated is None:  # from before there was more to decide
+        return Preparation(normalise=record.content["job"]["protocol"]["data"]["normalise"])
+    return Preparation.from_dict(stated)
 
 
 def _make_folder(folder: Path) -> None:

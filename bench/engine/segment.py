@@ -93,7 +93,7 @@ class Segmentation:
 
     def _in_box(self) -> Iterator[Tensor]:
         """Each class's logits in the box of the files' grid."""
-        extent = tuple(stop - start for start, stop in self.case.box)
+        extent = self.case.box_shape
         for logit in self.logits:
             if logit.shape == extent:
                 yield logit

@@ -257,7 +257,8 @@ class _Training:
     def _validated(self, step: Step, watcher: Watcher) -> dict[str, float | None]:
         assert self._validate is not None
         around, state = self._around, self._state
-        scores = self._validate(watcher)
+        with torch.random.fork_rng([around.device] if around.device.type == "cuda" else []):
+            scores = self._validate(watcher)
         self._model.train()
         if state.best_dice is None or scores["dice"] > state.best_dice:
             state.best_dice, state.best_step = scores["dice"], state.step

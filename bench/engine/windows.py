@@ -1,8 +1,8 @@
 """Where the windows of a sliding window lie, on a volume and on its mirror images, and what each voxel weighs.
 
 As in MONAI's sliding window inference, whose results these are: a volume smaller than the window is padded with zeros,
-the odd one at the high side; windows are evenly stepped and the last one is flush with the end. A mirror image is padded
-and cut like any volume, so that its windows are no mirror images of those of the volume.
+the odd one at the high side; windows are evenly stepped and the last one is flush with the end. A mirror image is
+padded and cut like any volume, so that its windows are no mirror images of those of the volume.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class WindowPlan:
         lacking = [max(patch - extent, 0) for extent, patch in zip(shape, patch_size, strict=True)]
         self._shape, self._patch = tuple(shape), patch_size
         self._before = [lack // 2 for lack in lacking]
-        # The same on both sides, so that a padded volume can be mirrored: the odd voxel is at the high side of each image.
+        # The same on both sides, so that a padded volume can be mirrored and the odd voxel is high in every image.
         self._margins = [lack - lack // 2 for lack in lacking]
         grid = [extent + lack for extent, lack in zip(shape, lacking, strict=True)]
         starts = [window_starts(extent, patch, fields.overlap) for extent, patch in zip(grid, patch_size, strict=True)]

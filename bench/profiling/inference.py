@@ -12,7 +12,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from itertools import combinations
 from pathlib import Path
@@ -30,6 +29,7 @@ from bench.engine.memory import GIB, is_out_of_memory
 from bench.engine.precision import arithmetic
 from bench.errors import BenchError
 from bench.fields import InferFields, Precision
+from bench.provenance import hardware
 from models.errors import ModelError
 
 MONAI_AT_ONCE = (1, 2, 4, 8)
@@ -252,13 +252,8 @@ def _run(given: argparse.Namespace) -> None:
 
 
 def _name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()}, {torch.get_num_threads()} threads"
-    return f"cpu, {torch.get_num_threads()} threads"
+    found = hardware(device)
+    return str(found["gpu"] if "gpu" in found else f"{found['cpu']}, {torch.get_num_threads()} threads")
 
 
 def _monai_version() -> str:

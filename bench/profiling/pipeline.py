@@ -32,8 +32,6 @@ from data.fingerprint import fingerprint
 from data.prepare import cache_folder, plan_preparation, prepare
 from data.sampling import PatchSampler
 
-_WARM_UP = 5
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and, if asked, write a CSV file."""
@@ -45,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", action="append", default=[], help="also train this network; may be repeated")
     parser.add_argument("--batches", type=int, default=100, help="batches of the pipeline alone")
     parser.add_argument("--steps", type=int, default=20, help="steps of each network")
+    parser.add_argument("--warm-up", type=int, default=5, help="batches and steps before, which are not timed")
     parser.add_argument("--workers", type=int, default=-1)
     parser.add_argument("--device", default="")
     parser.add_argument("--output", type=Path)
@@ -57,10 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     watcher = ConsoleWatcher()
     dataset = data.open_dataset(asked.dataset, asked.data_dir)
     sampler = _sampler(dataset, protocol, watcher)
-    rows = [_alone(sampler, device, workers, asked.batches, watcher)]
+    rows = [_alone(sampler, device, workers, asked.batches, asked.warm_up, watcher)]
     for name in asked.model:
         rows += [
-            _with(name, dataset, protocol, sampler, device, workers, asked.steps, fed, watcher) for fed in (True, False)
+            _with(name, dataset, protocol, sampler, device, workers, asked.steps, asked.warm_up, fed, watcher)
+            for fed in (True, False)
         ]
     about = {
         "protocol": protocol.title,
@@ -105,14 +105,14 @@ def _sampler(dataset: Dataset, protocol: Protocol, watcher: Watcher) -> PatchSam
 
 
 def _alone(
-    sampler: PatchSampler, device: torch.device, workers: int, batches: int, watcher: Watcher
+    sampler: PatchSampler, device: torch.device, workers: int, batches: int, warm_up: int, watcher: Watcher
 ) -> dict[str, object]:
     with (
         Feed(sampler, 0, indices=range(sampler.batch_size), device=device, workers=workers) as feed,
-        watcher.bar("pipeline alone", batches + _WARM_UP) as bar,
+        watcher.bar("pipeline alone", batches + warm_up) as bar,
     ):
-        for done in range(batches + _WARM_UP):
-            if done == _WARM_UP:
+        for done in range(batches + warm_up):
+            if done == warm_up:
                 _synchronise(device)
                 begun = time.perf_counter()
             next(feed)
@@ -130,6 +130,7 @@ def _with(
     device: torch.device,
     workers: int,
     steps: int,
+    warm_up: int,
     fed: bool,
     watcher: Watcher,
 ) -> dict[str, object]:
@@ -143,18 +144,18 @@ def _with(
     title = f"{name}, {'fed' if fed else 'one batch'}"
     with (
         Feed(sampler, 0, indices=range(sampler.batch_size), device=device, workers=workers) as feed,
-        watcher.bar(title, steps + _WARM_UP) as bar,
+        watcher.bar(title, steps + warm_up) as bar,
     ):
         batch = next(feed)
         if not fed:
             feed.close()
-        for done in range(steps + _WARM_UP):
+        for done in range(steps + warm_up):
             asked = time.perf_counter()
             batch = next(feed) if fed else batch
             begun = time.perf_counter()
             step(batch, protocol.train.learning_rate)
             ended = time.perf_counter()
-            if done >= _WARM_UP:
+            if done >= warm_up:
                 waits.append(begun - asked)
                 took.append(ended - begun)
             bar.advance(f"{ended - begun:.3f} s a step")

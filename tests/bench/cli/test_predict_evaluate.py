@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,135 @@ def test_one_case_may_go_to_a_named_file_but_several_may_not(
     answer = bench("predict", run_key, phantoms, tmp_path / "all.nii.gz", *results)
     assert answer.status == 2
     assert "6 cases" in answer.err
+
+
+CHANNELS = ("t2w", "t2f", "t1n", "t1c")
+
+
+def _files(case: Path) -> list[Path]:
+    return [case / f"{case.name}-{channel}.nii.gz" for channel in CHANNELS]
+
+
+def test_one_file_per_channel_is_segmented_like_its_folder(
+    bench: Callable, run_key: str, phantoms: Path, tmp_path: Path
+) -> None:
+    case, results = phantoms / "BraTS-PHA-00001-000", ("--results", tmp_path / "results")
+    assert bench("predict", run_key, case, tmp_path / "out", *results).status == 0
+    moved = []  # from folders and under names that say nothing
+    for place, file in enumerate(_files(case)):
+        (tmp_path / str(place)).mkdir()
+        moved.append(shutil.copy(file, tmp_path / str(place) / "scan.nii.gz"))
+    answer = bench("predict", run_key, *moved, tmp_path / "mine.nii.gz", *results)
+    assert answer.status == 0, answer.err
+    assert (tmp_path / "mine.nii.gz").read_bytes() == (tmp_path / "out" / f"{case.name}.nii.gz").read_bytes()
+    answer = bench("predict", run_key, *_files(case), tmp_path / "named", *results)
+    assert answer.out == f"{tmp_path / 'named' / case.name}.nii.gz\n"
+
+
+def test_files_that_are_no_case_are_refused_and_nothing_is_written(
+    bench: Callable, run_key: str, phantoms: Path, tmp_path: Path
+) -> None:
+    results = ("--results", tmp_path / "results")
+    case = phantoms / "BraTS-PHA-00001-000"
+    t2w, t2f, t1n, t1c = _files(case)
+    broken = tmp_path / "broken.nii.gz"
+    image = nib.load(t1c)
+    values = image.get_fdata(dtype=np.float32)
+    values[3, 4, 5] = np.nan
+    nib.save(nib.Nifti1Image(values, image.affine), broken)
+    other = tmp_path / "other.nii.gz"
+    nib.save(nib.Nifti1Image(image.get_fdata(dtype=np.float32)[:, :, :-1], image.affine), other)
+    for files, words in (
+        ([t2w, t2f, t1n], ["found 3 files", "t2w t2f t1n t1c"]),
+        ([t1c, t2f, t1n, t2w], [f"{t1c.name} is given as t2w", "says t1c"]),
+        ([t2w, t2f, t1n, broken], ["NaN in 1", "(x, y, z) = (3, 4, 5)"]),
+        ([t2w, t2f, t1n, other], ["(32, 32, 31)", "as t2w"]),
+        ([t2w, t2f, t1n, tmp_path / "nowhere.nii.gz"], ["no such file"]),
+        ([case, t2f], ["is a folder among 2 inputs"]),
+    ):
+        answer = bench("predict", run_key, *files, tmp_path / "out", *results)
+        assert answer.status == 2, answer.out
+        for word in words:
+            assert word in answer.err
+        assert not (tmp_path / "out").exists()
+    mine = Path(shutil.copy(t1c, tmp_path / "mine-t1c.nii.gz"))
+    before = mine.read_bytes()
+    answer = bench("predict", run_key, t2w, t2f, t1n, mine, mine, *results)
+    assert answer.status == 2
+    files = [Path(shutil.copy(file, tmp_path / f"scan{place}.nii.gz")) for place, file in enumerate(_files(case))]
+    answer = bench("predict", run_key, *files, files[3], *results)
+    assert "would be overwritten" in answer.err
+    assert mine.read_bytes() == before == files[3].read_bytes()
+
+
+def test_probabilities_lie_on_the_grid_of_the_case_and_agree_with_the_labels(
+    bench: Callable, run_key: str, phantoms: Path, tmp_path: Path
+) -> None:
+    case, out = phantoms / "BraTS-PHA-00003-000", tmp_path / "out"
+    answer = bench("predict", run_key, case, out, "--probabilities", "--results", tmp_path / "results")
+    assert answer.status == 0, answer.err
+    names = [f"{case.name}.nii.gz", *(f"{case.name}_{label}.nii.gz" for label in ("background", "NCR", "ED", "ET"))]
+    assert [Path(line).name for line in answer.out.splitlines()] == names
+    label, *each = (nib.load(out / name) for name in names)
+    image = nib.load(_files(case)[0])
+    for written in each:
+        assert written.get_data_dtype() == np.float32
+        np.testing.assert_array_equal(written.affine, image.affine)
+    together = np.stack([written.get_fdata() for written in each])
+    np.testing.assert_allclose(together.sum(0), 1, atol=1e-5)
+    np.testing.assert_array_equal(together.argmax(0), np.asarray(label.dataobj))
+    outside = sum(nib.load(file).get_fdata() != 0 for file in _files(case)) == 0
+    assert (together[0][outside] == 1).mean() > 0.5, "outside the box it is surely background"
+
+
+def test_the_best_weights_may_be_asked_for_where_there_are_some(
+    bench: Callable, tiny_run: Callable, phantoms: Path, tmp_path: Path
+) -> None:
+    results, case = ("--results", tmp_path / "results"), phantoms / "BraTS-PHA-00001-000"
+    assert tiny_run("--set", "validation.every_epochs=none").status == 0
+    record = Store(tmp_path / "results").records()[0]
+    answer = bench("predict", record.key, case, tmp_path / "out", "--checkpoint", "best", *results)
+    assert answer.status == 2
+    assert "there is no" in answer.err
+    assert "--checkpoint last" in answer.err
+    assert "last or best" in bench("predict", record.key, case, tmp_path / "out", "--checkpoint", "x", *results).err
+    assert not (tmp_path / "out").exists()
+
+    content = torch.load(record.folder / "checkpoint" / "last.pt", weights_only=True)
+    bias = [name for name in content["model"] if name.endswith("bias")][-1]
+    content["model"][bias] = torch.tensor([0.0, 0.0, 1e6, 0.0])
+    torch.save(content, record.folder / "checkpoint" / "best.pt")
+    for checkpoint, words in (("best", {2}), ("last", None)):
+        answer = bench("predict", record.key, case, tmp_path / checkpoint, "--checkpoint", checkpoint, *results)
+        assert answer.status == 0, answer.err
+        found = set(np.unique(nib.load(tmp_path / checkpoint / f"{case.name}.nii.gz").dataobj))
+        assert (found - {0} == words) if words else (found != {0, 2})
+
+
+def test_the_record_says_how_cases_are_prepared_and_what_their_labels_are(
+    bench: Callable, run_key: str, phantoms: Path, tmp_path: Path
+) -> None:
+    results, case = ("--results", tmp_path / "results"), phantoms / "BraTS-PHA-00001-000"
+    file = Store(tmp_path / "results").find(run_key).folder / "record.json"
+    content = json.loads(file.read_text())
+    assert bench("predict", run_key, case, tmp_path / "out", *results).status == 0
+
+    older = {**content, "data": {**content["data"]}}
+    del older["data"]["card"], older["preparation"]
+    file.write_text(json.dumps(older))
+    assert bench("predict", run_key, case, tmp_path / "older", *results).status == 0
+    name = f"{case.name}.nii.gz"
+    assert (tmp_path / "older" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+
+    content["preparation"]["spacing_mm"] = [2.0, 1.5, 1.0]
+    content["data"]["card"]["labels"]["3"] = "enhancing tumour"
+    file.write_text(json.dumps(content))
+    answer = bench("predict", run_key, case, tmp_path / "other", "--probabilities", *results)
+    assert answer.status == 0, answer.err
+    other = nib.load(tmp_path / "other" / name)
+    assert other.shape == (32, 32, 32), "resampled for the network, and back"
+    assert (np.asarray(other.dataobj) != np.asarray(nib.load(tmp_path / "out" / name).dataobj)).any()
+    assert (tmp_path / "other" / f"{case.name}_enhancing_tumour.nii.gz").exists()
 
 
 def test_what_cannot_be_predicted_says_why(bench: Callable, run_key: str, phantoms: Path, tmp_path: Path) -> None:
@@ -247,14 +377,14 @@ def test_published_weights_that_leave_a_doubt_say_so(bench: Callable, phantoms: 
     [
         (("--weights", "nowhere.pt", *UXNET), ["no file", "nowhere.pt"]),
         (("--weights", "published.pt"), ["--model NAME", "bench models"]),
-        (("--weights", "published.pt", *UXNET, "surplus"), ["expected INPUT OUTPUT", "surplus"]),
+        (("--weights", "published.pt", *UXNET, "surplus"), ["is a folder among 2 inputs", "surplus"]),
         (("--weights", "published.pt", "--model", "uxnett"), ["Did you mean 'uxnet'"]),
         (("--weights", "published.pt", "--model", "uxnet"), ["Misshapen", "uxnet_3d.downsample_layers.0.0.weight"]),
         (("--weights", "published.pt", "--model", "unetr"), ["Missing", "Surplus", "vit.patch_embedding"]),
         (("--weights", "published.pt", *UXNET, "--dataset", "brats"), ["brats2023"]),
         (
             ("--weights", "published.pt", *UXNET, "--set", "model_options.uxnett.depths=1,1,1,1"),
-            ["would change nothing", "model_options.uxnet.OPTION"],
+            ["model_options 'uxnett'", "did you mean 'uxnet'"],
         ),
         (("--weights", "whole.pt", *UXNET), ["would run code", "models.uxnet.UxNet", "state dict"]),
         (("--weights", "text.pt", *UXNET), ["text.pt", "damaged"]),
@@ -263,7 +393,8 @@ def test_published_weights_that_leave_a_doubt_say_so(bench: Callable, phantoms: 
         (("--weights", "list.pt", *UXNET), ["holds a list"]),
         (("--model", "uxnet", "3f2a"), ["--model goes with --weights", "3f2a"]),
         (("--set", "data.patch_size=64", "3f2a"), ["--set goes with --weights"]),
-        ((), ["expected RUN INPUT OUTPUT", "--weights FILE"]),
+        ((), ["expected RUN INPUT... OUTPUT", "--weights FILE"]),
+        (("--weights", "published.pt", *UXNET, "--checkpoint", "best"), ["--checkpoint best chooses", "one file"]),
     ],
 )
 def test_weights_that_cannot_be_used_are_refused_and_nothing_is_written(
@@ -284,3 +415,17 @@ def test_weights_that_cannot_be_used_are_refused_and_nothing_is_written(
         assert word in answer.err
     assert "Traceback" not in answer.err
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_alone_cannot_say_how_ct_is_scaled(
+    bench: Callable, published_weights: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "Dataset001_Liver"
+    (folder / "imagesTr").mkdir(parents=True)
+    facts = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps({**facts, "numTraining": 0}))
+    case = phantoms / "BraTS-PHA-00001-000"
+    options = ("--weights", published_weights, *UXNET[:-1], folder)
+    answer = bench("predict", *options, _files(case)[0], tmp_path / "out")
+    assert answer.status == 2
+    assert "channels of CT" in answer.err

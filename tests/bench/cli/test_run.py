@@ -215,7 +215,7 @@ def test_a_failure_is_a_record_with_a_status_and_does_not_stop_the_others(
 ) -> None:
     from bench.engine import run as engine
 
-    usual = engine.train
+    usual = engine.train_job
     calls = []
 
     def fail_once(*args: object, **kwargs: object) -> object:
@@ -224,7 +224,7 @@ def test_a_failure_is_a_record_with_a_status_and_does_not_stop_the_others(
             raise error
         return usual(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(engine, "train", fail_once)
+    monkeypatch.setattr(engine, "train_job", fail_once)
     answer = tiny_run("--seed", "0,1")
     assert answer.status == 1
     statuses = {r.content["job"]["seed"]: r.status for r in Store(tmp_path / "results").records()}

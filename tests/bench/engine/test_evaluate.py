@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from bench.engine.evaluate import Measured, evaluate
 from bench.engine.interrupt import Interrupted, StopRequest
+from bench.errors import BenchError
+from bench.fields import InferFields
 from bench.progress import ConsoleWatcher
 from bench.protocol import load_protocol
 from bench.store import WEIGHTS, OpenRecord
 from data.brats import PHANTOM, BratsDataset
-from data.prepare import prepare
+from data.prepare import Preparation, prepare
 from data.volume import CaseFiles
 
 SHAPE_XYZ = (23, 19, 17)
@@ -52,7 +54,14 @@ def case(tmp_path: Path) -> CaseFiles:
     return BratsDataset(PHANTOM, tmp_path / "data").cases()[0]
 
 
-def _evaluate(case: CaseFiles, root: Path, model: nn.Module, stop: StopRequest, weights: bytes = b"first") -> Measured:
+def _evaluate(
+    case: CaseFiles,
+    root: Path,
+    model: nn.Module,
+    stop: StopRequest,
+    weights: bytes = b"first",
+    infer: InferFields | None = None,
+) -> Measured:
     (root / WEIGHTS).parent.mkdir(exist_ok=True)
     (root / WEIGHTS).write_bytes(weights)
     written = root / "record.json"
@@ -63,8 +72,9 @@ def _evaluate(case: CaseFiles, root: Path, model: nn.Module, stop: StopRequest, 
         model,
         PHANTOM.regions,
         [case],
-        prepare(dataset, [case], root / "cache", "box"),
-        load_protocol("demo", ["data.patch_size=8"]),
+        prepare(dataset, [case], root / "cache", Preparation(normalise="box")),
+        load_protocol("demo", ["data.patch_size=8", "infer.mirror_axes=0,1"]),
+        infer=infer,
         device=torch.device("cpu"),
         watcher=ConsoleWatcher(),
         stop=stop,
@@ -107,3 +117,28 @@ def test_a_stop_is_heard_within_a_case(case: CaseFiles, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         _evaluate(case, tmp_path, Threshold(), stop)
     assert not list(tmp_path.glob("predictions/*"))
+
+
+def test_while_training_flips_can_be_left_out(case: CaseFiles, tmp_path: Path) -> None:
+    flipped, plain = Threshold(), Threshold()
+    fields = load_protocol("demo", []).infer
+    assert fields.mirror_axes == ()
+    first = _evaluate(case, tmp_path, flipped, StopRequest())
+    assert _evaluate(case, tmp_path, plain, StopRequest(), weights=b"second", infer=fields) == first
+    assert flipped.calls == 4 * plain.calls > 0
+
+
+def test_regions_that_cannot_be_painted_are_told_before_anything_runs(case: CaseFiles) -> None:
+    model = Threshold()
+    with pytest.raises(BenchError, match="region all"):
+        evaluate(
+            model,
+            {"all": (1, 2), "a": (1,), "b": (2,)},
+            [case],
+            {},
+            load_protocol("demo", ["infer.output=regions"]),
+            device=torch.device("cpu"),
+            watcher=ConsoleWatcher(),
+            stop=StopRequest(),
+        )
+    assert model.calls == 0

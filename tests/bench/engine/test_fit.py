@@ -120,9 +120,7 @@ def test_channels_last_changes_nothing_but_the_layout(make_fields: Callable, mak
         torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-4)
 
 
-def test_what_a_network_does_not_bear_is_off_and_noted(
-    make_fields: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_network_does_not_bear_is_off_and_noted(make_fields: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     class Rigid(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bench.engine.diverged import Diverged
 from bench.engine.infer import SlidingWindow
+from bench.engine.windows import Corner, WindowPlan
 from bench.errors import BenchError
 from bench.fields import InferFields
 
@@ -151,6 +152,50 @@ class TestMemory:
         found = SlidingWindow(spy, PATCH, _fields(), CPU, 2).logits(image)
         torch.testing.assert_close(found, _ours(Spy(), image))
         assert spy.sizes == [2, 1]
+
+    @pytest.mark.parametrize("fatal", [1, 3, 4, 6])
+    def test_nor_does_memory_that_runs_out_between_two_windows_of_a_batch(
+        self, monkeypatch: pytest.MonkeyPatch, fatal: int
+    ) -> None:
+        image = _image(16, 8, 8)
+        expected = _ours(Spy(), image, mirror_axes=(1,))
+        calls = 0
+        shares = WindowPlan.shares
+
+        def scarce(plan: WindowPlan, corner: Corner) -> Tensor:
+            nonlocal calls
+            calls += 1
+            if calls == fatal:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return shares(plan, corner)
+
+        monkeypatch.setattr(WindowPlan, "shares", scarce)
+        torch.testing.assert_close(_ours(Spy(), image, 4, mirror_axes=(1,)), expected)
+        assert calls == 7
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+    @pytest.mark.parametrize("when", ["beforehand", "on the way"])
+    def test_logits_too_many_for_the_gpu_are_summed_on_the_cpu(
+        self, network: nn.Module, monkeypatch: pytest.MonkeyPatch, when: str
+    ) -> None:
+        image = _image(13, 9, 11)
+        expected = _ours(network, image, mirror_axes=(0, 1))
+        spy = Spy(network.cuda().forward)
+        if when == "beforehand":
+            monkeypatch.setattr("bench.engine.infer._free_bytes", lambda _device: 1)
+        else:
+            answered = spy.answer
+
+            def once(x: Tensor) -> object:
+                if len(spy.sizes) == 2:
+                    raise torch.OutOfMemoryError("CUDA out of memory")
+                return answered(x)
+
+            spy.answer = once
+        window = SlidingWindow(spy, PATCH, _fields(mirror_axes=(0, 1)), torch.device("cuda"), 1)
+        found = window.logits(image)
+        assert found.device == CPU
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
     def test_not_even_one_window_is_the_end(self) -> None:
         with pytest.raises(torch.OutOfMemoryError):

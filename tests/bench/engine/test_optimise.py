@@ -18,7 +18,7 @@ from bench.engine.optimise import learning_rate, make_optimiser
         (("momentum=0.99",), torch.optim.SGD, {"momentum": 0.99, "nesterov": True, "weight_decay": 1e-5}),
         (("momentum=0",), torch.optim.SGD, {"momentum": 0.0, "nesterov": False}),
         (("optimiser=adam", "amsgrad=true"), torch.optim.Adam, {"amsgrad": True, "eps": 1e-8, "weight_decay": 1e-5}),
-        (("optimiser=adamw", "adam_epsilon=1e-4", "weight_decay=0.01"), torch.optim.AdamW, {"eps": 1e-4, "weight_decay": 0.01}),
+        (("optimiser=adamw", "adam_epsilon=1e-4"), torch.optim.AdamW, {"eps": 1e-4, "weight_decay": 1e-5}),
     ],
 )  # fmt: skip
 def test_the_optimiser_is_as_the_fields_say(

@@ -88,7 +88,9 @@ def test_two_processes_come_to_the_weights_of_one(make_task: Callable[..., Train
     one, two = _weights(alone), _weights(together)
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=1e-3)
-    histories = [load_checkpoint(t.folder / "checkpoint/last.pt", CPU)["progress"]["history"] for t in (alone, together)]
+    histories = [
+        load_checkpoint(t.folder / "checkpoint/last.pt", CPU)["progress"]["history"] for t in (alone, together)
+    ]
     for expected, found in zip(*histories, strict=True):
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
         assert found.get("dice") == pytest.approx(expected.get("dice"), abs=0.02)

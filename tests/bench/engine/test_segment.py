@@ -14,6 +14,7 @@ from data.prepare import PreparedCase
 from data.volume import Geometry
 
 GRID = (9, 12, 10)
+SPACING = (1.0, 1.0, 1.0)
 BOX = ((1, 7), (2, 11), (0, 8))
 BRATS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
 INSIDE = tuple(slice(start, stop) for start, stop in BOX)
@@ -22,7 +23,7 @@ INSIDE = tuple(slice(start, stop) for start, stop in BOX)
 def _case(*extent: int) -> PreparedCase:
     """A case whose prepared grid has this extent; random voxels."""
     image = np.random.default_rng(0).normal(size=(2, *extent)).astype(np.float16)
-    return PreparedCase("a", image, None, {}, BOX, Geometry(np.eye(4), GRID, (1.0, 1.0, 1.0)))  # type: ignore[arg-type]
+    return PreparedCase("a", image, None, {}, BOX, Geometry(np.eye(4), GRID, SPACING), SPACING)
 
 
 def _logits(*shape: int) -> Tensor:

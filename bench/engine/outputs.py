@@ -1,0 +1,88 @@
+"""Which files a prediction is written to."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.errors import BenchError
+from data.card import DatasetCard
+from data.volume import CaseFiles
+
+_ENDINGS = (".nii.gz", ".nii")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files of one case.
+
+    Attributes:
+        case: what is segmented.
+        label: its label map.
+        probabilities: one file for each class in the order of the card's labels; empty where they are not wanted.
+    """
+
+    case: CaseFiles
+    label: Path
+    probabilities: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All of them."""
+        return (self.label, *self.probabilities)
+
+
+def plan_outputs(cases: Sequence[CaseFiles], output: Path, card: DatasetCard, probabilities: bool) -> list[Outputs]:
+    """Where each case's files go.
+
+    Label maps go to ``output`` itself if it names a NIfTI file, else to ``output/<case>.nii.gz``; probabilities lie
+    beside them, ``<case>_<label name>.nii.gz``, where characters that do not belong into a file's name are ``_``.
+
+    Raises:
+        BenchError: several cases for one file, two outputs of one name, or an output that is one of the inputs.
+    """
+    if output.name.endswith(_ENDINGS):
+        if len(cases) != 1:
+            raise BenchError(f"{output} is one file, but there are {len(cases)} cases; give a folder as OUTPUT")
+        if output.is_dir():
+            raise BenchError(f"{output} is a folder; expected a file of that name, or a folder named otherwise")
+        labels = [output]
+    else:
+        if output.is_file():
+            raise BenchError(f"{output} is a file; expected a folder, or a name that ends in .nii.gz")
+        labels = [output / f"{case.id}.nii.gz" for case in cases]
+    suffixes = _suffixes(card) if probabilities else []
+    plan = [
+        Outputs(case, label, tuple(label.with_name(f"{_stem(label)}_{suffix}.nii.gz") for suffix in suffixes))
+        for case, label in zip(cases, labels, strict=True)
+    ]
+    _check(plan)
+    return plan
+
+
+def _check(plan: Sequence[Outputs]) -> None:
+    counts = Counter(file for outputs in plan for file in outputs.files)
+    repeated = [file for file, count in counts.items() if count > 1]
+    if repeated:
+        raise BenchError(
+            f"two cases have the same identifier, so both would be written to {repeated[0]}; rename one of them"
+        )
+    inputs = {image.resolve() for outputs in plan for image in outputs.case.images}
+    for file in counts:
+        if file.resolve() in inputs:
+            raise BenchError(f"{file} would be overwritten, and it is an input; give another OUTPUT")
+
+
+def _suffixes(card: DatasetCard) -> list[str]:
+    """What names each class in a file's name."""
+    names = [re.sub(r"[^\w.-]+", "_", card.labels[value]) for value in sorted(card.labels)]
+    if len({name.casefold() for name in names}) < len(names):
+        return [f"{value}_{name}" for value, name in zip(sorted(card.labels), names, strict=True)]
+    return names
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii")
