@@ -22,6 +22,8 @@ class Job:
             job and a default that was spelt out is the same.
         dataset: registered name.
         data_fingerprint: hash of the dataset's files (`data.fingerprint`).
+        card_sha256: hash of what a dataset's own description says of channels, labels and regions; empty where the
+            dataset's name stands for that.
         protocol: what all models share.
         split: which cases train, validate and test.
         seed: of the network's initial weights and of the stream of patches.
@@ -34,6 +36,7 @@ class Job:
     protocol: Protocol
     split: Split
     seed: int
+    card_sha256: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The canonical form: everything that may change the outcome, and nothing else."""
@@ -42,6 +45,7 @@ class Job:
             "model_options": dict(self.model_options),
             "dataset": self.dataset,
             "data_fingerprint": self.data_fingerprint,
+            **({"card_sha256": self.card_sha256} if self.card_sha256 else {}),
             "preparation": PREPARATION_VERSION,
             "protocol": self.protocol.canonical(),
             "split_sha256": self.split.sha256,

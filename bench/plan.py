@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +13,10 @@ from bench.errors import BenchError, unknown
 from bench.job import Job
 from bench.protocol import AUTHOR, Protocol, load_protocol, show
 from bench.store import Record, Store
+from data.card import DatasetCard
 from data.dataset import Dataset
 from data.fingerprint import fingerprint
+from data.folder_dataset import LAYOUTS
 from data.split import Split, split_cases
 from data.volume import CaseFiles
 
@@ -53,6 +57,7 @@ def make_plan(protocols: Mapping[str, Protocol], dataset: Dataset, seeds: Sequen
             protocol=protocol,
             split=draw_split(cases, protocol),
             seed=seed,
+            card_sha256=_card_sha256(dataset.card),
         )
         for seed in seeds
         for name, protocol in protocols.items()
@@ -70,6 +75,14 @@ def draw_split(cases: Sequence[CaseFiles], protocol: Protocol) -> Split:
     """
     fractions = (protocol.split.train, protocol.split.validation, protocol.split.test)
     return split_cases({case.id: case.patient for case in cases}, fractions=fractions, seed=protocol.split.seed)
+
+
+def _card_sha256(card: DatasetCard) -> str:
+    """Of a folder that describes itself, what it says; a changed description is another experiment."""
+    if card.layout not in LAYOUTS:
+        return ""
+    told = [card.channels, sorted(card.labels.items()), sorted(card.regions.items())]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def _check_best(protocol: Protocol, split: Split) -> None:

@@ -38,10 +38,7 @@ def collect(device: torch.device) -> dict[str, Any]:
         "hardware": hardware(device),
         "settings": {
             "device": device.type,
-            "dtype": "float32",
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
-            "tf32_convolutions": torch.backends.cudnn.allow_tf32,
-            "tf32_matrix_products": torch.backends.cuda.matmul.allow_tf32,
             "threads": torch.get_num_threads(),
             "selective_scan": resolve_backend(None, torch.empty(0, device=device)),
         },

@@ -62,6 +62,7 @@ def run(
     from bench.engine.network import build_network
     from bench.engine.options import RunOptions
     from bench.engine.run import run_job
+    from bench.engine.segment import labels_of_regions
     from bench.plan import check_option_targets, choose_models, make_plan, protocols_of, resolved_options
     from bench.progress import ConsoleWatcher
     from bench.schedule.inline import run_inline
@@ -76,6 +77,8 @@ def run(
     chosen = choose_device(device)
     for name, one in protocols.items():  # what cannot be built is said now, not after the others have trained for days
         check_devices(chosen, gpus_per_job, one.train.batch_size)
+        if one.infer.output == "regions":
+            labels_of_regions(card.regions)
         build_network(name, resolved_options(name, one), card, one.data.patch_size, torch.device("cpu"))
     options = RunOptions(
         device=chosen,

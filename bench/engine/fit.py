@@ -14,7 +14,7 @@ from bench.engine.group import Group
 from bench.engine.live_memory import peak_tensor_bytes
 from bench.engine.memory import GIB, is_out_of_memory, limit_memory
 from bench.engine.precision import arithmetic
-from bench.engine.recompute import recompute
+from bench.engine.recompute import BATCH_NORMS, recompute
 from bench.engine.step import Step
 from bench.errors import BenchError
 from bench.fields import TrainFields
@@ -54,7 +54,11 @@ def fit(
         execution = _bearable(model, batch, fields, device, Execution(largest))
         if fields.memory_gib is not None:
             execution = _fitting(model, batch, fields, device, execution, int(fields.memory_gib * GIB))
-    return _agreed(execution, group)
+    execution = _agreed(execution, group)
+    if execution.micro_batch < fields.batch_size and any(isinstance(part, BATCH_NORMS) for part in model.modules()):
+        note = f"batch normalisation sees {execution.micro_batch} of {fields.batch_size} patches at a time"
+        execution = replace(execution, notes=(*execution.notes, note))
+    return execution
 
 
 def apply_recompute(model: nn.Module, batch: Batch, fields: TrainFields, device: torch.device) -> int:

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 # A block may hold this share of what all hold together. Finer blocks keep more inputs, coarser ones need more at once.
 _LARGEST_SHARE = 1 / 16
 
-_BATCH_NORMS = nn.modules.batchnorm._BatchNorm
+BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 
 
 def recompute(model: nn.Module, pass_once: Callable[[], object]) -> int:
@@ -74,7 +74,7 @@ def _blocks(module: nn.Module, kept: Counter[nn.Module], limit: float) -> list[n
         finer = [block for part in parts for block in _blocks(part, kept, limit)]
         if finer or not kept[module]:  # a mere list of modules is never passed through, and keeps nothing itself
             return finer
-    normalised = any(isinstance(part, _BATCH_NORMS) for part in module.modules())
+    normalised = any(isinstance(part, BATCH_NORMS) for part in module.modules())
     return [] if normalised else [module]
 
 

@@ -51,7 +51,13 @@ def group_records(records: Iterable[Record], mix_protocols: bool = False) -> lis
             external.append(record)
             continue
         job = record.content["job"]
-        same = [job["dataset"], job["data_fingerprint"], job["split_sha256"], _protocol_key(record, mix_protocols)]
+        same = [
+            job["dataset"],
+            job["data_fingerprint"],
+            job.get("card_sha256"),
+            job["split_sha256"],
+            _protocol_key(record, mix_protocols),
+        ]
         runs.setdefault(json.dumps(same, sort_keys=True), []).append(record)
     groups = [_run_group(found) for found in runs.values()]
     joined = [_with_external(group, external) for group in groups]

@@ -141,6 +141,15 @@ def test_what_a_network_does_not_bear_is_off_and_noted(make_fields: Callable, mo
     assert execution.notes == ("channels_last is off: needs contiguous input", "compile is off: no compiler here")
 
 
+def test_batch_normalisation_over_less_than_the_batch_is_noted(make_fields: Callable) -> None:
+    model = nn.Sequential(nn.Conv3d(1, 2, 3, padding=1), nn.BatchNorm3d(2)).train()
+    fields = make_fields("batch_size=8")
+    assert fit(model, _batch(), fields, CPU, ALONE).notes == ()
+    assert fit(model, _batch(), fields, CPU, ALONE, most=2).notes == (
+        "batch normalisation sees 2 of 8 patches at a time",
+    )
+
+
 def test_parameters_without_a_gradient_are_counted(make_fields: Callable) -> None:
     model = nn.Sequential(nn.Conv3d(1, 2, 1)).train()
     model.spare = nn.Parameter(torch.zeros(3))
