@@ -28,7 +28,8 @@ def choose_device(name: str) -> torch.device:
         raise BenchError(
             f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; use --device cpu"
         )
-    return device
+    # With its number, since not everything in torch takes "the current one" for an answer.
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
 def choose_workers(asked: int, device: torch.device) -> int:
