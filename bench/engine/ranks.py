@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import signal
@@ -161,11 +162,17 @@ def _rank(task: TrainingTask, device_type: str, left_s: float | None, folder: st
         # The others may be waiting for this one's part of a sum; a failed process ends them.
         os._exit(1)
     distributed.destroy_process_group()
+    if kind == "interrupted":
+        # A launcher that was asked to stop collects no results, and a rank that returns would wait for it.
+        os._exit(0)
 
 
 @contextmanager
 def _own_signals_after() -> Iterator[None]:
-    """The launcher puts handlers of its own in place and leaves them there."""
+    """The launcher puts handlers of its own in place and leaves them there; and what it logs of a stop is no news."""
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("torch.distributed.elastic"):  # each has a level of its own
+            logging.getLogger(name).setLevel(logging.ERROR)
     if threading.current_thread() is not threading.main_thread():
         yield
         return

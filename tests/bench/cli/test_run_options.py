@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +26,11 @@ KILLED = (
     *("--set", "evaluate.untrained=false", "--set", "data.patch_size=16", "--set", "evaluate.checkpoint=best"),
     *("--set", "augment.noise_probability=0.5", "--set", "augment.rotation_probability=0.5"),
     *("--set", "model_options.segresnet.dropout_prob=0.1"),
+)
+SHARED = (
+    *("--model", "segresnet", "--dataset", "phantom", "--gpus-per-job", "2"),
+    *("--set", "train.steps=2000", "--set", "train.steps_per_epoch=1", "--set", "validation.every_epochs=none"),
+    *("--set", "evaluate.untrained=false", "--set", "data.patch_size=16"),
 )
 
 
@@ -120,6 +126,36 @@ def test_two_processes_share_a_job(tiny_run: Bench, tmp_path: Path) -> None:
     assert two.content["execution"]["devices"] == 2
     for name, tensor in _weights(one, "last.pt").items():
         torch.testing.assert_close(_weights(two, "last.pt")[name], tensor, atol=1e-5, rtol=1e-3)
+
+
+def test_ctrl_c_stops_every_process_of_a_job_and_it_goes_on(phantoms: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+
+    def start() -> subprocess.Popen:
+        return subprocess.Popen(
+            [*COMMAND, "run", *SHARED, "--data-dir", phantoms, "--results", results],
+            env={**os.environ, "BENCH_CACHE_DIR": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    done = 0
+    for words in ("interrupted", "going on from step"):
+        run = start()
+        for _ in range(900):
+            histories = list(results.glob("*/history.csv"))
+            if histories and len(histories[0].read_text().splitlines()) > done + 2:
+                break
+            time.sleep(0.1)
+        os.killpg(run.pid, signal.SIGINT)  # as a terminal does, to all of them
+        out, _ = run.communicate(timeout=20)  # the launcher would kill what has not ended after thirty
+        assert run.returncode == 130, out
+        assert words in out
+        assert "Traceback" not in out
+        done = len(next(iter(results.glob("*/history.csv"))).read_text().splitlines())
+    assert _only(results).status == "interrupted"
 
 
 def test_memory_to_train_in_is_part_of_the_experiment(tiny_run: Bench, bench: Bench, tmp_path: Path) -> None:

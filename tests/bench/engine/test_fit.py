@@ -97,12 +97,15 @@ def test_moments_of_the_optimiser_count(make_fields: Callable) -> None:
     assert sizes["adamw"].step_memory_bytes - sizes["sgd"].step_memory_bytes == weights
 
 
-def test_a_trial_leaves_weights_buffers_gradients_and_random_states(make_fields: Callable) -> None:
+@pytest.mark.parametrize("changes", [(), ("memory_gib=1",)])
+def test_a_trial_leaves_weights_buffers_gradients_and_random_states(
+    make_fields: Callable, changes: tuple[str, ...]
+) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv3d(1, 2, 3, padding=1), nn.BatchNorm3d(2), nn.Dropout(0.5)).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     random = torch.get_rng_state()
-    fit(model, _batch(), make_fields("memory_gib=1"), CPU, ALONE)
+    fit(model, _batch(), make_fields(*changes), CPU, ALONE)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert torch.equal(random, torch.get_rng_state())
     assert all(p.grad is None for p in model.parameters())
@@ -187,6 +190,23 @@ def test_recomputed_activations_take_less_memory_and_give_the_same_gradient(name
     assert less < 0.95 * usual if name != "transbts" else less <= usual
     for one, two in zip(found, expected, strict=True):
         torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-3)
+
+
+def test_running_statistics_move_once_in_recomputed_networks() -> None:
+    torch.manual_seed(0)
+    block = nn.Sequential(nn.Conv3d(4, 4, 3, padding=1), nn.BatchNorm3d(4), nn.ReLU())
+    plain = [nn.Sequential(nn.Conv3d(4, 4, 3, padding=1), nn.InstanceNorm3d(4), nn.ReLU()) for _ in range(3)]
+    model = nn.Sequential(nn.Conv3d(1, 4, 1), block, *plain).train()
+    image = torch.randn(2, 1, 8, 8, 8)
+    means = []
+    for again in (False, True):
+        block[1].reset_running_stats()
+        if again:
+            assert recompute(model, lambda: model(image)) == 3
+            block[1].reset_running_stats()
+        model(image).square().mean().backward()
+        means.append(block[1].running_mean.clone())
+    assert torch.equal(*means)
 
 
 def test_recomputation_sleeps_in_evaluation() -> None:

@@ -19,6 +19,7 @@ from bench.engine.interrupt import StopRequest, TimedOut
 from bench.engine.ranks import train_in_ranks
 from bench.engine.task import TrainingTask
 from bench.errors import BenchError
+from bench.fields import InferFields
 from bench.job import Job
 from bench.progress import SilentWatcher
 from bench.protocol import load_protocol
@@ -109,6 +110,24 @@ def test_a_stopped_group_goes_on_to_the_weights_of_an_undisturbed_one(
     train_in_ranks(parts, 2, "cpu", None, lambda _execution: None)
     one, two = _weights(whole), _weights(parts)
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_validation_takes_the_volumes_as_they_lie(
+    make_task: Callable[..., TrainingTask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the eight flips of the test."""
+    from bench.engine import task as module
+
+    asked = []
+    usual = module.evaluate
+
+    def watch(*args: object, infer: InferFields, **named: object) -> object:
+        asked.append(infer)
+        return usual(*args, infer=infer, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "evaluate", watch)
+    _alone(make_task("plain", "infer.mirror_axes=0,1,2", validate=True))
+    assert [fields.mirror_axes for fields in asked] == [()]
 
 
 @pytest.mark.parametrize(

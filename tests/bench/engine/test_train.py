@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.engine.checkpoint import load_checkpoint
+from bench.engine.checkpoint import TrainingState, load_checkpoint, random_state, restore, save_checkpoint
 from bench.engine.diverged import Diverged
 from bench.engine.interrupt import Interrupted, StopRequest, TimedOut
 from bench.errors import BenchError
@@ -281,6 +281,32 @@ def test_an_interrupted_training_with_validation_ends_with_the_same_best(
         load_checkpoint(tmp_path / name / "checkpoint" / "best.pt", CPU)["model"] for name in ("whole", "parts")
     )
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_gradient_is_clipped_to_the_norm_asked_for(
+    tmp_path: Path, run_training: Callable, make_network: Callable
+) -> None:
+    """One step of plain SGD moves the weights by the rate times the clipped norm."""
+    moved = []
+    for norm in ("0.001", "0.002"):
+        before = make_network(dropout=0.0)
+        changes = ("steps=1", "momentum=0", "weight_decay=0", "learning_rate=1", f"clip_norm={norm}")
+        after, _, _ = run_training(tmp_path / norm, *changes, model=make_network(dropout=0.0))
+        steps = [a.detach() - b.detach() for a, b in zip(after.parameters(), before.parameters(), strict=True)]
+        moved.append(math.sqrt(sum(float(step.square().sum()) for step in steps)))
+    assert moved == pytest.approx([0.001, 0.002], rel=1e-2)
+
+
+def test_the_loss_scale_is_part_of_a_checkpoint(tmp_path: Path, make_network: Callable) -> None:
+    model = make_network()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(torch.ones(1))
+    scaler.update(128.0)
+    save_checkpoint(tmp_path / "last.pt", model, optimiser, scaler, TrainingState(), [random_state()])
+    fresh = torch.amp.GradScaler("cpu")
+    restore(load_checkpoint(tmp_path / "last.pt", CPU), model, optimiser, fresh, tmp_path / "last.pt")
+    assert fresh.get_scale() == 128.0
 
 
 def test_checkpoints_are_written_as_often_as_asked(tmp_path: Path, run_training: Callable) -> None:
