@@ -123,7 +123,7 @@ class _PlainBar:
 
     def advance(self, note: str = "", units: int = 1) -> None:
         self._done += units
-        self._speak(note, always=self._done == self._total)
+        self._speak(note, always=units > 0 and self._done == self._total)
 
     def note(self, text: str) -> None:
         self._speak(text, always=False)

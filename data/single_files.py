@@ -16,6 +16,9 @@ from data.volume import CaseFiles
 _LAST_WORD = re.compile(r"(?:(?P<case>.*)[-_])?(?P<word>[^-_]+)")
 
 
+_NO_IMAGES = {"seg", "label", "mask"}
+
+
 def case_from_files(files: Sequence[Path], card: DatasetCard) -> CaseFiles:
     """A case without a label whose files are named one by one.
 
@@ -45,6 +48,10 @@ def case_from_files(files: Sequence[Path], card: DatasetCard) -> CaseFiles:
             f"found one file for several channels: {', '.join(map(str, files))}; expected one for each: {order}."
         )
     names = [stem(path) or "" for path in files]
+    for path, name in zip(files, names, strict=True):
+        match = _LAST_WORD.fullmatch(name)
+        if match and match["word"].casefold() in _NO_IMAGES - {channel.casefold() for channel in card.channels}:
+            raise DataError(f"{path.name} is a label map by its name; expected images in this order: {order}.")
     told = [(names[0], None)] if whole else _told(names, card)
     for path, wanted, (_, found) in zip(files, card.channels, told, strict=not whole):
         if found is not None and found != wanted:

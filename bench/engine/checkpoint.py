@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import random
 import re
@@ -15,7 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from bench.atomic import atomic_file
+from bench.engine.memory import is_out_of_memory
 from bench.errors import BenchError
+
+# A truncated file gives other errors of the system.
+_REFUSALS = (errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE, errno.ENOTCONN)
+
+
+class Unreadable(BenchError):
+    """A file that the system does not give, whatever is in it."""
 
 
 @dataclass
@@ -27,6 +36,7 @@ class TrainingState:
         history: one row per finished epoch; a validation that did not take place in it is None.
         pending: loss, seconds of computing and seconds of waiting for data of each step since the last row.
         seconds: time spent on steps so far, over all attempts; without validations and checkpoints.
+        device_seconds: the same, times the devices of each attempt.
         best_dice: best mean Dice on the validation cases; None before the first validation.
         best_step: when that was.
         execution: how the steps are carried out, see `bench.engine.execution.Execution`.
@@ -36,6 +46,7 @@ class TrainingState:
     history: list[dict[str, float | None]] = field(default_factory=list)
     pending: list[tuple[float, float, float]] = field(default_factory=list)
     seconds: float = 0.0
+    device_seconds: float = 0.0
     best_dice: float | None = None
     best_step: int | None = None
     execution: dict[str, Any] | None = None
@@ -81,9 +92,11 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
         content = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise BenchError(f"there are no weights at {path}; a published record may come without them.") from error
-    except torch.OutOfMemoryError:
-        raise  # the file is whole
     except Exception as error:  # what damaged bytes can raise in an unpickler is no closed list
+        if is_out_of_memory(error):
+            raise  # the file may be whole, and here too
+        if isinstance(error, OSError) and error.errno in _REFUSALS:
+            raise Unreadable(f"cannot read {path}: {error.strerror}. Check the disk and its permissions.") from error
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise BenchError(f"{path} is damaged: {reason}.") from error
     if not isinstance(content, dict) or not {"model", "optimiser", "scaler", "progress", "random"} <= content.keys():

@@ -52,6 +52,11 @@ def check_devices(device: torch.device, count: int, batch_size: int) -> None:
     """
     if count == 1:
         return
+    if device.index:
+        raise BenchError(
+            f"--device {device} with --gpus-per-job {count}: a job of several takes the first ones; leave --device "
+            "out, and choose with CUDA_VISIBLE_DEVICES"
+        )
     if device.type == "cuda" and count > torch.cuda.device_count():
         raise BenchError(
             f"--gpus-per-job {count}: this machine has {torch.cuda.device_count()} CUDA devices; ask for no more"

@@ -25,7 +25,7 @@ class Logbook:
         if folder is not None:
             from tensorboardX import SummaryWriter
 
-            self._events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+            self._events = SummaryWriter(str(folder), purge_step=step + 1)
 
     def __enter__(self) -> Logbook:
         return self
@@ -43,8 +43,11 @@ class Logbook:
             return
         row = dict(rows[-1])
         step = int(row.pop("step") or 0)
-        for name, value in row.items():
-            if value is not None:
-                part = next((group for prefix, group in _GROUPS.items() if name.startswith(prefix)), "training")
-                self._events.add_scalar(f"{part}/{name}", value, step)
-        self._events.flush()
+        try:
+            for name, value in row.items():
+                if value is not None:
+                    part = next((group for prefix, group in _GROUPS.items() if name.startswith(prefix)), "training")
+                    self._events.add_scalar(f"{part}/{name}", value, step)
+            self._events.flush()
+        except OSError:  # they are for looking on; what must not be lost is told by the store
+            self._events = None

@@ -12,6 +12,8 @@ import torch
 
 GIB = 2**30
 _PROCESS = Path("/proc/self")
+# What libraries beneath torch's allocators say.
+_SIGNS = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 
 
 def reset_peak(device: torch.device) -> None:
@@ -57,7 +59,9 @@ def limit_memory(device: torch.device, limit: int | None) -> Iterator[None]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on whatever device."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
 
 
 def _peak_process_bytes() -> int:

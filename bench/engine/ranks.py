@@ -26,6 +26,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from bench.engine.diverged import Diverged
 from bench.engine.execution import Execution
+from bench.engine.fit import DoesNotFit
 from bench.engine.group import Group
 from bench.engine.interrupt import Interrupted, StopRequest, TimedOut
 from bench.engine.memory import is_out_of_memory, peak, reset_peak
@@ -43,16 +44,19 @@ class Outcome:
     """How a rank ended.
 
     Attributes:
-        kind: ``done``, ``interrupted``, ``timeout``, ``nan``, ``oom``, or ``failed`` for what the message explains.
+        kind: ``done``, ``interrupted``, ``timeout``, ``nan``, ``oom``, ``tight`` where a step does not fit in the
+            memory that it may take, or ``failed`` for what the message explains.
         message: for people.
         execution: how the steps were carried out, if it came that far.
         memory: the rank's peaks, see `bench.engine.memory.peak`.
+        at: when it ended, in seconds since the epoch.
     """
 
     kind: str
     message: str
     execution: Execution | None
     memory: dict[str, int]
+    at: float
 
 
 class RankOutOfMemory(BenchError):
@@ -63,7 +67,7 @@ def train_in_ranks(
     task: TrainingTask,
     ranks: int,
     device_type: str,
-    deadline: float | None,
+    stop: StopRequest,
     on_execution: Callable[[Execution], None],
 ) -> dict[str, int]:
     """Train with one process a device, which share each batch; the checkpoints in the record's folder are the result.
@@ -75,7 +79,7 @@ def train_in_ranks(
         task: what to train.
         ranks: how many processes.
         device_type: ``cuda`` (NCCL) or ``cpu`` (gloo).
-        deadline: when to stop, by `time.monotonic`; None for never.
+        stop: its deadline holds for all; a signal during the training reaches them itself.
         on_execution: is told how the steps are carried out.
 
     Returns:
@@ -85,7 +89,10 @@ def train_in_ranks(
         Diverged, Interrupted, TimedOut, BenchError: as `bench.engine.train.train`.
         RankOutOfMemory: a device ran out of memory.
     """
-    left = None if deadline is None else deadline - time.monotonic()
+    left = None if stop.deadline is None else stop.deadline - time.monotonic()
+    patience: dict[str, Any] = {}
+    if "shutdown_timeout" in LaunchConfig.__dataclass_fields__:  # else the launcher kills after 30 s what still saves
+        patience["shutdown_timeout"] = 1800
     with tempfile.TemporaryDirectory(prefix="bench-ranks-") as folder:
         config = LaunchConfig(
             min_nodes=1,
@@ -97,8 +104,11 @@ def train_in_ranks(
             max_restarts=0,
             monitor_interval=0.1,
             start_method="spawn",
+            **patience,
         )
         crash = ""
+        if stop.requested:
+            raise Interrupted
         try:
             with _own_signals_after():
                 elastic_launch(config, _rank)(task, device_type, left, folder)
@@ -116,8 +126,14 @@ def train_in_ranks(
 
 
 def _raise_worst(outcomes: list[Outcome], ranks: int, crash: str) -> None:
-    by_kind = {outcome.kind: outcome for outcome in outcomes}
-    errors: dict[str, type[Exception]] = {"nan": Diverged, "oom": RankOutOfMemory, "failed": BenchError}
+    # Of what is alike the first: the others fail because one did.
+    by_kind = {outcome.kind: outcome for outcome in sorted(outcomes, key=lambda one: -one.at)}
+    errors: dict[str, type[Exception]] = {
+        "tight": DoesNotFit,
+        "nan": Diverged,
+        "oom": RankOutOfMemory,
+        "failed": BenchError,
+    }
     for kind, error in errors.items():
         if kind in by_kind:
             raise error(by_kind[kind].message)
@@ -151,14 +167,16 @@ def _rank(task: TrainingTask, device_type: str, left_s: float | None, folder: st
         kind = "timeout"
     except Diverged as error:
         kind, message = "nan", str(error)
+    except DoesNotFit as error:
+        kind, message = "tight", str(error)
     except Exception as error:
         kind = "oom" if is_out_of_memory(error) else "failed"
         message = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-    outcome = Outcome(kind, message, chosen[0] if chosen else None, peak(device))
+    outcome = Outcome(kind, message, chosen[0] if chosen else None, peak(device), time.time())
     scratch = Path(folder) / f".{rank}"
     scratch.write_bytes(pickle.dumps(outcome))
     scratch.replace(Path(folder) / f"{rank}.pickle")
-    if kind in ("oom", "failed"):
+    if kind in ("oom", "tight", "nan", "failed"):
         # The others may be waiting for this one's part of a sum; a failed process ends them.
         os._exit(1)
     distributed.destroy_process_group()
@@ -191,4 +209,5 @@ def _stop_gently(stop: StopRequest) -> None:
         stop.requested = True
 
     for number in _ASKING:
-        signal.signal(number, ask)
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup wants it so
+            signal.signal(number, ask)

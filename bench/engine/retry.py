@@ -49,10 +49,10 @@ def train_job(
     half = micro_batch // 2
     watcher.say(f"out of memory ({reason}); trying again with a micro-batch of {half} instead of {micro_batch}")
     record.update(out_of_memory={"micro_batch": micro_batch, "message": reason}, largest_micro_batch=half)
-    del model
-    gc.collect()
-    if options.device.type == "cuda":
-        torch.cuda.empty_cache()
+    for parameter in model.parameters():
+        parameter.grad = None
+    model.to("cpu")  # whoever called holds on to it
+    _free(options.device)
     again = replace(task, most=half)
     model = again.network(options.device)
     return model, _train(again, model, record, options, watcher, stop)
@@ -73,13 +73,23 @@ def _train(
 
     reset_peak(options.device)
     if options.gpus == 1:
-        state = task.run(model, options.device, watcher, stop, on_execution)
-        _remember(record, peak(options.device))
-        return state
-    _remember(record, train_in_ranks(task, options.gpus, options.device.type, stop.deadline, on_execution))
+        try:
+            return task.run(model, options.device, watcher, stop, on_execution)
+        finally:
+            _remember(record, peak(options.device))
+    model.to("cpu")  # a rank needs all of the device
+    _free(options.device)
+    _remember(record, train_in_ranks(task, options.gpus, options.device.type, stop, on_execution))
+    model.to(options.device)
     content = load_checkpoint(record.folder / WEIGHTS, options.device)
     load_weights(content, model, record.folder / WEIGHTS)
     return TrainingState(**content["progress"])
+
+
+def _free(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _remember(record: OpenRecord, found: dict[str, int]) -> None:

@@ -53,6 +53,8 @@ def run_job(
         KeyboardInterrupt: a second Ctrl-C; the last checkpoint stands.
     """
     torch.backends.cudnn.benchmark = True
+    if options.device.type == "cuda":
+        torch.cuda.set_device(options.device)  # random states are those of the current device
     stop.deadline = None if options.timeout_s is None else time.monotonic() + options.timeout_s
     record = store.open_run(
         job,

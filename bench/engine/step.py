@@ -55,6 +55,7 @@ class Step:
             self._together = DistributedDataParallel(
                 model,
                 device_ids=[device] if device.type == "cuda" else None,
+                gradient_as_bucket_view=True,  # else the gradients lie in memory twice
                 find_unused_parameters=execution.unused_parameters > 0,
             )
         network = self._together or model

@@ -67,6 +67,8 @@ class TrainingTask:
     ) -> TrainingState:
         """Train ``model``, as `bench.engine.train.train` does, from the record's checkpoint on if it has one."""
         protocol = self.job.protocol
+        if group.rank:  # dropout of its own; the first keeps the stream that a process alone would have
+            torch.manual_seed(self.job.seed + group.rank * 2**20)
         around = Surroundings(
             last=self.folder / WEIGHTS,
             best=self.folder / BEST,

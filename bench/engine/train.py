@@ -12,7 +12,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.engine.checkpoint import TrainingState, load_checkpoint, load_weights, random_state, restore, save_checkpoint
+from bench.engine.checkpoint import (
+    TrainingState,
+    Unreadable,
+    load_checkpoint,
+    load_weights,
+    random_state,
+    restore,
+    save_checkpoint,
+)
 from bench.engine.device import deterministic
 from bench.engine.diverged import Diverged
 from bench.engine.execution import Execution
@@ -139,6 +147,8 @@ class _Training:
             try:
                 content = load_checkpoint(last, self._around.device)
                 load_weights(content, self._model, last)
+            except Unreadable:
+                raise
             except BenchError as error:
                 fault = str(error)
         if not any(group.gather(fault)):
@@ -169,13 +179,13 @@ class _Training:
         total = self._fields.total_steps
         if total is not None:
             return state.step / total
-        return state.seconds * self._around.group.size / (self._fields.gpu_seconds or 1.0)
+        return state.device_seconds / (self._fields.gpu_seconds or 1.0)
 
     def _go_on(self, step: Step) -> None:
         around, state = self._around, self._state
         total, unit = self._fields.total_steps, 1
         if total is None:
-            total, done = round(self._fields.gpu_seconds or 0), round(state.seconds * around.group.size)
+            total, done = round(self._fields.gpu_seconds or 0), round(state.device_seconds)
         else:
             done = state.step
         title = "training" if self._fields.total_steps else "training, seconds"
@@ -191,7 +201,7 @@ class _Training:
                 rate = learning_rate(self._fields, state.step, spent)
                 stop = self._one(step, feed, rate)
                 if self._fields.total_steps is None:
-                    now = min(round(state.seconds * around.group.size), total)
+                    now = min(round(state.device_seconds), total)
                     unit, done = now - done, now
                 bar.advance(self._note(), unit)
                 if around.group.size == 1:  # several stop together, at what they agreed on in their last sum
@@ -218,9 +228,13 @@ class _Training:
         )
         self._overdue = overdue > 0
         if not math.isfinite(loss):
-            raise Diverged(f"the loss is {loss} at step {state.step}, learning rate {rate:.3g}")
+            raise Diverged(
+                f"the loss is {loss} at step {state.step}, learning rate {rate:.3g}, precision "
+                f"{self._fields.precision}. A lower train.learning_rate, train.clip_norm or train.precision=fp32 may help"
+            )
         state.step += 1
         state.seconds += step_s + wait_s
+        state.device_seconds += (step_s + wait_s) * around.group.size
         state.pending.append((loss, step_s, wait_s))
         return stop > 0
 

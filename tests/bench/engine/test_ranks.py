@@ -15,6 +15,7 @@ import models
 from bench.engine.checkpoint import load_checkpoint
 from bench.engine.diverged import Diverged
 from bench.engine.execution import Execution
+from bench.engine.fit import DoesNotFit
 from bench.engine.interrupt import StopRequest, TimedOut
 from bench.engine.ranks import train_in_ranks
 from bench.engine.task import TrainingTask
@@ -83,7 +84,7 @@ def test_two_processes_come_to_the_weights_of_one(make_task: Callable[..., Train
     alone, together = make_task("alone", validate=True), make_task("together", validate=True)
     _alone(alone)
     told: list[Execution] = []
-    memory = train_in_ranks(together, 2, "cpu", None, told.append)
+    memory = train_in_ranks(together, 2, "cpu", StopRequest(), told.append)
     assert told[0].micro_batch == 2
     assert memory["peak_process_bytes"] > 0
     one, two = _weights(alone), _weights(together)
@@ -103,11 +104,11 @@ def test_a_stopped_group_goes_on_to_the_weights_of_an_undisturbed_one(
     make_task: Callable[..., TrainingTask],
 ) -> None:
     whole, parts = make_task("whole"), make_task("parts")
-    train_in_ranks(whole, 2, "cpu", None, lambda _execution: None)
+    train_in_ranks(whole, 2, "cpu", StopRequest(), lambda _execution: None)
     with pytest.raises(TimedOut):
-        train_in_ranks(parts, 2, "cpu", time.monotonic(), lambda _execution: None)
+        train_in_ranks(parts, 2, "cpu", StopRequest(time.monotonic()), lambda _execution: None)
     assert load_checkpoint(parts.folder / "checkpoint/last.pt", CPU)["progress"]["step"] == 1
-    train_in_ranks(parts, 2, "cpu", None, lambda _execution: None)
+    train_in_ranks(parts, 2, "cpu", StopRequest(), lambda _execution: None)
     one, two = _weights(whole), _weights(parts)
     assert all(torch.equal(one[name], two[name]) for name in one)
 
@@ -134,18 +135,18 @@ def test_validation_takes_the_volumes_as_they_lie(
     ("changes", "error", "words"),
     [
         (("train.learning_rate=1e30", "train.clip_norm=none"), Diverged, "not finite|loss is"),
-        (("train.memory_gib=0.0001",), BenchError, "train.memory_gib"),
+        (("train.memory_gib=0.0001",), DoesNotFit, "train.memory_gib"),
     ],
 )
 def test_how_a_process_fails_is_told(
     make_task: Callable[..., TrainingTask], changes: tuple[str, ...], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
-        train_in_ranks(make_task("failing", *changes), 2, "cpu", None, lambda _execution: None)
+        train_in_ranks(make_task("failing", *changes), 2, "cpu", StopRequest(), lambda _execution: None)
 
 
 def test_a_process_that_dies_is_told(make_task: Callable[..., TrainingTask]) -> None:
     task = make_task("dying")
     broken = replace(task, prepared={})  # a KeyError in every process
     with pytest.raises(BenchError, match="KeyError"):
-        train_in_ranks(broken, 2, "cpu", None, lambda _execution: None)
+        train_in_ranks(broken, 2, "cpu", StopRequest(), lambda _execution: None)

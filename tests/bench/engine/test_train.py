@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import math
 import time
 from collections.abc import Callable
@@ -110,6 +111,31 @@ def test_a_truncated_checkpoint_is_set_aside_and_said(
     assert "training begins anew" in watcher.said[0]
     assert checkpoint.with_suffix(".damaged").exists()
     assert same(resumed, undisturbed)
+
+
+def test_a_checkpoint_that_the_system_does_not_give_is_not_set_aside(
+    tmp_path: Path, run_training: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Interrupted):
+        run_training(tmp_path, stop_after=5)
+    for error, raised in (
+        (PermissionError(errno.EACCES, "Permission denied"), BenchError),
+        (OSError(errno.EIO, "Input/output error"), BenchError),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), RuntimeError),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "load", _raising(error))
+            with pytest.raises(raised, match=str(error.args[-1])):
+                run_training(tmp_path)
+    assert (tmp_path / "checkpoint" / "last.pt").exists()
+    assert not (tmp_path / "checkpoint" / "last.damaged").exists()
+
+
+def _raising(error: Exception) -> Callable[..., None]:
+    def fail(*_arguments: object, **_named: object) -> None:
+        raise error
+
+    return fail
 
 
 def test_a_checkpoint_of_another_network_is_set_aside_and_leaves_no_trace(
