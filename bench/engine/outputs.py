@@ -55,8 +55,8 @@ def plan_outputs(cases: Sequence[CaseFiles], output: Path, card: DatasetCard, pr
             raise BenchError(f"{output} is a file; expected a folder, or a name that ends in .nii.gz")
         if output.resolve() in {image.resolve().parent for case in cases for image in case.images}:
             raise BenchError(
-                f"{output} holds the inputs, and label maps among them would be taken for images; give another folder as "
-                "OUTPUT"
+                f"{output} holds the inputs, and label maps among them would be taken for images; give another folder "
+                "as OUTPUT"
             )
         labels = [output / f"{case.id}.nii.gz" for case in cases]
     suffixes = _suffixes(card) if probabilities else []

@@ -230,7 +230,7 @@ class _Training:
         if not math.isfinite(loss):
             raise Diverged(
                 f"the loss is {loss} at step {state.step}, learning rate {rate:.3g}, precision "
-                f"{self._fields.precision}. A lower train.learning_rate, train.clip_norm or train.precision=fp32 may help"
+                f"{self._fields.precision}. A lower train.learning_rate, train.clip_norm or precision fp32 may help"
             )
         state.step += 1
         state.seconds += step_s + wait_s

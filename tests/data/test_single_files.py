@@ -60,6 +60,10 @@ class TestNames:
         (("a-t1c.nii.gz", "a-t2f.nii.gz", "a-t1n.nii.gz", "a-t2w.nii.gz"), r"a-t1c.* given as t2w.*name says t1c"),
         (("a-t2w.nii.gz", "x.nii.gz", "y.nii.gz", "a_flair.nii.gz"), r"a_flair.* given as t1c.*name says t2f"),
         (("a-t2w.nii.gz", "b-t2f.nii.gz", "a-t1n.nii.gz", "a-t1c.nii.gz"), r"files of 2 cases \(a, b\)"),
+        (
+            ("a-t2w.nii.gz", "a-t2f.nii.gz", "a-t1n.nii.gz", "a-seg.nii.gz"),
+            r"a-seg\.nii\.gz is a label map by its name",
+        ),
         (("x.nii.gz", "x.nii.gz", "y.nii.gz", "z.nii.gz"), "one file for several channels"),
         (("x.nii.gz", "y.mha", "y.nii.gz", "z.nii.gz"), r"y\.mha is no NIfTI file by its name"),
     ],

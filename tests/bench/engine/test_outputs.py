@@ -43,15 +43,18 @@ def test_names_of_labels_are_made_fit_for_files_and_kept_apart(tmp_path: Path) -
 class TestRefused:
     def test_an_input_among_the_outputs_also_through_a_link(self, tmp_path: Path) -> None:
         (tmp_path / "link").symlink_to(tmp_path)
-        for output in (tmp_path, tmp_path / "link", tmp_path / "a.nii.gz"):
+        for output in (tmp_path, tmp_path / "link"):
+            with pytest.raises(BenchError, match=r"holds the inputs.*another folder"):
+                plan_outputs([_case(tmp_path)], output, BRATS2023, False)
+        for output in (tmp_path / "a.nii.gz", tmp_path / "link" / "a.nii.gz"):
             with pytest.raises(BenchError, match=r"a\.nii\.gz would be overwritten"):
                 plan_outputs([_case(tmp_path)], output, BRATS2023, False)
 
     def test_an_input_among_the_probabilities(self, tmp_path: Path) -> None:
         case = replace(_case(tmp_path), images=(tmp_path / "a_ET.nii.gz",))
-        plan_outputs([case], tmp_path, BRATS2023, False)
+        plan_outputs([case], tmp_path / "a.nii.gz", BRATS2023, False)
         with pytest.raises(BenchError, match=r"a_ET\.nii\.gz would be overwritten"):
-            plan_outputs([case], tmp_path, BRATS2023, True)
+            plan_outputs([case], tmp_path / "a.nii.gz", BRATS2023, True)
 
     def test_two_outputs_of_one_name(self, tmp_path: Path) -> None:
         with pytest.raises(BenchError, match="same identifier"):
