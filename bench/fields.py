@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -216,6 +217,10 @@ class ValidationFields(Section):
     cases: Positive | None = Field(
         default=None, description="how many of the validation cases, in order of their ids; absent for all"
     )
+
+    def choose(self, cases: Sequence[str]) -> Sequence[str]:
+        """Those of the validation cases that are used."""
+        return () if self.every_epochs is None else cases[: self.cases]
 
 
 class InferFields(Section):

@@ -86,7 +86,7 @@ def _card_sha256(card: DatasetCard) -> str:
 
 
 def _check_best(protocol: Protocol, split: Split) -> None:
-    if protocol.evaluate.checkpoint == "best" and (not split.validation or protocol.validation.every_epochs is None):
+    if protocol.evaluate.checkpoint == "best" and not protocol.validation.choose(split.validation):
         raise BenchError(
             f"evaluate.checkpoint=best needs validation, but there are {len(split.validation)} validation cases and "
             f"validation.every_epochs={show(protocol.validation.every_epochs)}. Set evaluate.checkpoint=last, "

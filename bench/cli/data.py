@@ -12,9 +12,7 @@ from bench.cli.opening import open_dataset
 from bench.cli.options import Changes, DataDir
 
 if TYPE_CHECKING:
-    from bench.protocol import Protocol
     from data.card import DatasetCard
-    from data.split import Split
 
 app = typer.Typer(help="Make, check and prepare datasets.", no_args_is_help=True)
 
@@ -97,7 +95,7 @@ def prepare(
     opened = open_dataset(dataset, data_dir, watcher)
     files = {case.id: case for case in opened.cases()}
     split = draw_split(list(files.values()), chosen)
-    needed = [files[case] for case in _needed(split, chosen)]
+    needed = [files[case] for case in (*split.train, *chosen.validation.choose(split.validation), *split.test)]
 
     def advancing(bar: Bar, stop: StopRequest, skip: frozenset[str] = frozenset()) -> Callable[[str], None]:
         def on_case(case: str) -> None:
@@ -133,13 +131,6 @@ def prepare(
     typer.echo(f"{'folder':16} {folder}")
     for name, value in _summary_lines(write_summary(folder, prepared.values(), preparation), opened.card):
         typer.echo(f"{name:16} {value}")
-
-
-def _needed(split: Split, protocol: Protocol) -> list[str]:
-    """Cases that a run reads prepared: those that train, those that are tested, and those that it validates on."""
-    fields = protocol.validation
-    validation = () if fields.every_epochs is None else split.validation[: fields.cases]
-    return [*split.train, *validation, *split.test]
 
 
 def _summary_lines(summary: dict[str, Any], card: DatasetCard) -> list[tuple[str, str]]:

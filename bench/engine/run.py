@@ -94,7 +94,7 @@ def _carry_out(
     protocol, card = job.protocol, dataset.card
     record.write_split(job.split.to_dict())
     files = {case.id: case for case in dataset.cases()}
-    validation = _validation(job, files)
+    validation = [files[case] for case in protocol.validation.choose(job.split.validation)]
     test = [files[case] for case in job.split.test]
     prepared = _prepare(job, dataset, files, validation, record, options, watcher, stop)
 
@@ -138,24 +138,11 @@ def _carry_out(
     return facts
 
 
-def _validation(job: Job, files: Mapping[str, CaseFiles]) -> list[CaseFiles]:
-    """The cases on which weights are compared while training."""
-    fields = job.protocol.validation
-    if fields.every_epochs is None:
-        return []
-    return [files[case] for case in job.split.validation[: fields.cases]]
-
-
 def _weights(record: OpenRecord, job: Job, model: nn.Module, device: torch.device) -> str:
     """Put the weights to be tested into the model; returns their file in the record."""
     if job.protocol.evaluate.checkpoint == "last":
         return WEIGHTS
     best = record.folder / BEST
-    if not best.exists():
-        raise BenchError(
-            "evaluate.checkpoint=best, but nothing was validated: there are no validation cases, or "
-            "validation.every_epochs is none. Set evaluate.checkpoint=last, or let some cases validate"
-        )
     load_weights(load_checkpoint(best, device), model, best)
     return BEST
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from bench.engine.network import build_network
 from bench.engine.train import Surroundings, train
 from bench.job import Job
 from bench.progress import Watcher
+from bench.protocol import Protocol
 from bench.store import BEST, EVENTS, WEIGHTS, OpenRecord
 from data.augment import Augmentation
 from data.card import DatasetCard
@@ -106,22 +107,23 @@ class TrainingTask:
 
         return train(
             model,
-            self._sampler(),
+            make_sampler(protocol, [self.prepared[case] for case in self.job.split.train], self.card, self.job.seed),
             protocol.train,
             around,
             validate=validate if self.validation else None,
             validate_every=protocol.validation.every_epochs or 1,
         )
 
-    def _sampler(self) -> PatchSampler:
-        protocol = self.job.protocol
-        return PatchSampler(
-            [self.prepared[case] for case in self.job.split.train],
-            patch_size=protocol.data.patch_size,
-            batch_size=protocol.train.batch_size,
-            foreground_fraction=protocol.data.foreground_fraction,
-            placement=protocol.data.placement,
-            augmentation=Augmentation(**protocol.augment.model_dump()),
-            classes=self.card.classes,
-            seed=self.job.seed,
-        )
+
+def make_sampler(protocol: Protocol, cases: Sequence[StoredCase], card: DatasetCard, seed: int) -> PatchSampler:
+    """The stream of training patches under a protocol."""
+    return PatchSampler(
+        cases,
+        patch_size=protocol.data.patch_size,
+        batch_size=protocol.train.batch_size,
+        foreground_fraction=protocol.data.foreground_fraction,
+        placement=protocol.data.placement,
+        augmentation=Augmentation(**protocol.augment.model_dump()),
+        classes=card.classes,
+        seed=seed,
+    )

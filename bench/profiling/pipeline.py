@@ -22,11 +22,11 @@ from bench.engine.execution import Execution
 from bench.engine.feed import Feed
 from bench.engine.network import build_network
 from bench.engine.step import Step
+from bench.engine.task import make_sampler
 from bench.plan import draw_split, resolved_options
 from bench.progress import ConsoleWatcher, Watcher
 from bench.protocol import Protocol, load_protocol
 from bench.provenance import hardware
-from data.augment import Augmentation
 from data.dataset import Dataset
 from data.fingerprint import fingerprint
 from data.prepare import cache_folder, plan_preparation, prepare
@@ -92,16 +92,7 @@ def _sampler(dataset: Dataset, protocol: Protocol, watcher: Watcher) -> PatchSam
     with watcher.bar("preparing", len(training)) as bar:
         folder = cache_folder(dataset.card.name, fingerprint(cases), preparation)
         prepared = prepare(dataset, training, folder, preparation, on_case=bar.advance, workers=workers)
-    return PatchSampler(
-        [prepared[case.id] for case in training],
-        patch_size=fields.patch_size,
-        batch_size=protocol.train.batch_size,
-        foreground_fraction=fields.foreground_fraction,
-        placement=fields.placement,
-        augmentation=Augmentation(**protocol.augment.model_dump()),
-        classes=dataset.card.classes,
-        seed=0,
-    )
+    return make_sampler(protocol, [prepared[case.id] for case in training], dataset.card, seed=0)
 
 
 def _alone(
