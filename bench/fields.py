@@ -179,7 +179,7 @@ class TrainFields(Section):
         description="steps over which the rate first rises linearly from 0; the schedule follows after them"
     )
     clip_norm: PositiveFloat | None = Field(
-        default=None, description="largest norm of the whole gradient; absent for no clipping"
+        default=None, description="largest norm of the whole gradient; none for no clipping"
     )
     precision: Precision = Field(
         description="fp32, tf32 (tensor cores where the GPU has them), or autocast to bf16 or fp16 (scaled loss)"
@@ -212,10 +212,10 @@ class ValidationFields(Section):
 
     every_epochs: Positive | None = Field(
         default=None,
-        description="epochs between validations on whole volumes, the last one always; absent for none",
+        description="epochs between validations on whole volumes, the last one always; none for no validation",
     )
     cases: Positive | None = Field(
-        default=None, description="how many of the validation cases, in order of their ids; absent for all"
+        default=None, description="how many of the validation cases, in order of their ids; none for all"
     )
 
     def choose(self, cases: Sequence[str]) -> Sequence[str]:

@@ -121,9 +121,6 @@ def load_protocol(
     _replace_budget(tree, applied)
     changed = _validated(tree, name, applied)
     differences = _differences(preset, changed)
-    if author_of:  # recipes differ, so what was asked of all is told of all, also where it changes nothing
-        asked = {field for field in applied if field in fields()}
-        differences = tuple(sorted(f"{field}={show(_value(changed, field))}" for field in asked))
     differing = {difference.partition("=")[0] for difference in differences}
     sources = {field: source for field, source in changed.sources.items() if field not in differing}
     return changed.model_copy(update={"changes": differences, "sources": sources})

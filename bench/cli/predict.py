@@ -64,6 +64,7 @@ def predict(
     from bench.engine.device import choose_device
     from bench.engine.diverged import Diverged
     from bench.engine.interrupt import Interrupted, stop_on_signal
+    from bench.engine.memory import is_out_of_memory
     from bench.engine.outputs import plan_outputs
     from bench.errors import BenchError
     from bench.progress import ConsoleWatcher
@@ -89,6 +90,13 @@ def predict(
             raise typer.Exit(130) from None
         except Diverged as error:
             raise BenchError(str(error)) from error
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise BenchError(
+                f"{chosen} ran out of memory even with one window at a time; what was segmented before stays. Free "
+                "some of it, use --device cpu, or with --weights set a smaller data.patch_size"
+            ) from error
     for outputs in plan:
         for path in outputs.files:
             typer.echo(path)
@@ -158,10 +166,11 @@ def _from_weights(
     import data
     from bench.engine.predict import Predictor
     from bench.errors import BenchError
-    from bench.plan import check_option_targets, protocols_of
+    from bench.plan import check_option_targets, protocols_of, resolved_options
 
     if not model:
         raise BenchError(f"--weights {weights}: whose are they? Say --model NAME, see `bench models`")
     check_option_targets(changes, [model])
     chosen = protocols_of([model], protocol, changes)[model]
-    return Predictor.from_weights(weights, model, data.card(dataset), chosen, device, watcher)
+    options = resolved_options(model, chosen)
+    return Predictor.from_weights(weights, model, options, data.card(dataset), chosen, device, watcher)

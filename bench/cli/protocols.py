@@ -20,6 +20,8 @@ def protocols(
     from bench.protocol import AUTHOR, fields, load_protocol, preset_names, show
 
     if not name:
+        if model or set_:
+            raise BenchError(f"bench protocols {'--model' if model else '--set'}: of which protocol? Name one first")
         _compare()
         return
     if name == AUTHOR and not model:

@@ -21,6 +21,8 @@ from bench.errors import BenchError
 
 # A truncated file gives other errors of the system.
 _REFUSALS = (errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE, errno.ENOTCONN)
+# What a checkpoint of ours holds.
+_PARTS = frozenset({"model", "optimiser", "scaler", "progress", "random"})
 
 
 class Unreadable(BenchError):
@@ -99,7 +101,7 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
             raise Unreadable(f"cannot read {path}: {error.strerror}. Check the disk and its permissions.") from error
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise BenchError(f"{path} is damaged: {reason}.") from error
-    if not isinstance(content, dict) or not {"model", "optimiser", "scaler", "progress", "random"} <= content.keys():
+    if not isinstance(content, dict) or not content.keys() >= _PARTS:
         raise BenchError(f"{path} is damaged: it is no checkpoint of a training.")
     return content
 
@@ -119,7 +121,7 @@ def load_foreign_weights(path: Path) -> Mapping[str, Any]:
         raise BenchError(f"--weights {path} is a folder; expected a file. A run's folder is given as RUN.") from error
     except Exception as error:  # as above
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if not found:
+        if not found or not _begins_like_a_checkpoint(path):
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise BenchError(
                 f"--weights {path} cannot be read ({reason}): it is damaged, or no file that torch.save wrote."
@@ -131,11 +133,22 @@ def load_foreign_weights(path: Path) -> Mapping[str, Any]:
             "network, "
             'torch.save(whole["state_dict"], NEW_FILE) for a checkpoint.'
         ) from error
+    if isinstance(content, Mapping) and content.keys() >= _PARTS:
+        raise BenchError(
+            f"--weights {path} is a checkpoint of this package; expected a file that other code saved. Give its run "
+            f"instead: bench predict {path.resolve().parent.parent} INPUT OUTPUT"
+        )
     if not isinstance(content, Mapping):
         raise BenchError(
             f"--weights {path} holds a {type(content).__name__}; expected a state dict, or a checkpoint with one in it."
         )
     return content
+
+
+def _begins_like_a_checkpoint(path: Path) -> bool:
+    """Whether a file begins as a zip archive or a pickle does, in which torch saves."""
+    with path.open("rb") as file:
+        return file.read(2) in (b"PK", *(b"\x80" + bytes([version]) for version in range(2, 6)))
 
 
 def _numpy_numbers() -> list[Any]:

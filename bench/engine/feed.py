@@ -11,9 +11,12 @@ from types import TracebackType
 
 import torch
 
+from bench.engine.live_memory import peak_tensor_bytes
 from data.sampling import Batch, Cut, PatchSampler
 
 _BATCHES_READY = 2
+# Transforms are drawn, and not every batch has the one that takes the most memory.
+_TRIES = 8
 
 
 class Feed:
@@ -49,6 +52,22 @@ class Feed:
         if device.type == "cuda" and workers:
             self._finisher = threading.Thread(target=self._finish_ahead, name="finish", daemon=True)
             self._finisher.start()
+
+    @staticmethod
+    def device_bytes(sampler: PatchSampler, indices: Sequence[int], device: torch.device, workers: int) -> int:
+        """Most bytes of a GPU that batches made ahead take beside the one that is trained on, as a few tries show."""
+        if device.type != "cuda" or not workers:
+            return 0
+        most = size = 0
+        for step in range(_TRIES):
+            cuts = [sampler.cut(step, index) for index in indices]
+            before = torch.cuda.memory_allocated(device)
+            with peak_tensor_bytes(device) as peak:
+                batch = sampler.finish(cuts, device)
+            size = batch.image.nbytes + batch.label.nbytes
+            most = max(most, peak() - before)
+            del batch
+        return most + _BATCHES_READY * size
 
     def __enter__(self) -> Feed:
         return self

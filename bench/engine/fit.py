@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -20,6 +21,8 @@ from bench.errors import BenchError
 from bench.fields import TrainFields
 from data.sampling import Batch
 
+# How torch begins to say so under `torch.use_deterministic_algorithms`.
+_UNREPEATABLE = "does not have a deterministic implementation"
 _MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2}
 
 
@@ -34,6 +37,7 @@ def fit(
     device: torch.device,
     group: Group,
     most: int | None = None,
+    beside: int = 0,
 ) -> Execution:
     """Choose how to carry out a training's steps by trying one; weights, buffers and random states stay as they were.
 
@@ -44,6 +48,7 @@ def fit(
         device: where the model is.
         group: the processes of the job; all come to the same choice.
         most: largest micro-batch to try; None for the whole part.
+        beside: bytes of the device that are taken by something else while a step is carried out.
 
     Raises:
         BenchError: the network does not return logits.
@@ -53,7 +58,7 @@ def fit(
     with _undisturbed(model, device):
         execution = _bearable(model, batch, fields, device, Execution(largest))
         if fields.memory_gib is not None:
-            execution = _fitting(model, batch, fields, device, execution, int(fields.memory_gib * GIB))
+            execution = _fitting(model, batch, fields, device, execution, int(fields.memory_gib * GIB), beside)
     execution = _agreed(execution, group)
     if execution.micro_batch < fields.batch_size and any(isinstance(part, BATCH_NORMS) for part in model.modules()):
         note = f"batch normalisation sees {execution.micro_batch} of {fields.batch_size} patches at a time"
@@ -92,13 +97,25 @@ def _bearable(
             notes.append(f"{name} is off: {reason}")
             if name == "channels_last":
                 model.to(memory_format=torch.contiguous_format)
-    Step(model, fields, replace(chosen, compile=False), device).accumulate(one)
+    trial = Step(model, fields, replace(chosen, compile=False), device)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trial.accumulate(one)
+    notes += _unrepeatable(str(warning.message) for warning in caught)
+    if fields.deep_supervision and trial.outputs == 1:
+        notes.append("train.deep_supervision changes nothing: the network has one output")
     unused = sum(p.requires_grad and p.grad is None for p in model.parameters())
     return replace(chosen, micro_batch=execution.micro_batch, unused_parameters=unused, notes=tuple(notes))
 
 
 def _fitting(
-    model: nn.Module, batch: Batch, fields: TrainFields, device: torch.device, execution: Execution, limit: int
+    model: nn.Module,
+    batch: Batch,
+    fields: TrainFields,
+    device: torch.device,
+    execution: Execution,
+    limit: int,
+    beside: int,
 ) -> Execution:
     with limit_memory(device, limit):
         sizes = list(_halvings(execution.micro_batch))
@@ -107,7 +124,7 @@ def _fitting(
             count = apply_recompute(model, batch, fields, device) if blocks else 0
             for size in sizes:
                 attempt = replace(execution, micro_batch=size, recomputed_blocks=count)
-                needed = _step_bytes(model, batch, fields, device, attempt)
+                needed = _step_bytes(model, batch, fields, device, attempt) + beside
                 if needed <= limit:
                     return replace(attempt, step_memory_bytes=needed)
     raise DoesNotFit(
@@ -140,6 +157,12 @@ def _step_bytes(model: nn.Module, batch: Batch, fields: TrainFields, device: tor
     if device.type == "cpu":  # where the weights were there before anybody counted
         found += weights + batch.image.nbytes + batch.label.nbytes
     return found + moments * gradients + (gradients if several else 0)
+
+
+def _unrepeatable(warned: Iterable[str]) -> list[str]:
+    """Which operations said that they have no form that is repeatable to the bit."""
+    names = {text.partition(" does not have a deterministic")[0] for text in warned if _UNREPEATABLE in text}
+    return [f"not repeatable to the bit on this device: {', '.join(sorted(names))}"] if names else []
 
 
 def _halvings(size: int) -> Iterator[int]:

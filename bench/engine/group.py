@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,12 @@ class Group:
         found: list[Any] = [None] * self.size
         distributed.all_gather_object(found, thing)
         return found
+
+    def take_buffers_of_first(self, model: nn.Module) -> None:
+        """Give every process the first one's buffers, such as running statistics, of which each has its own."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                distributed.broadcast(buffer, 0)
 
     def wait(self) -> None:
         """Until all are here."""

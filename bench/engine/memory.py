@@ -44,17 +44,18 @@ def peak(device: torch.device) -> dict[str, int]:
 
 @contextmanager
 def limit_memory(device: torch.device, limit: int | None) -> Iterator[None]:
-    """Let a GPU's allocator hold at most ``limit`` bytes in this process; elsewhere, and for None, all there is."""
-    if device.type != "cuda" or limit is None:
+    """Let a GPU's allocator hold at most ``limit`` bytes in this process, for None all there is; then as it was."""
+    if device.type != "cuda":
         yield
         return
-    torch.cuda.empty_cache()
+    before = torch.cuda.get_per_process_memory_fraction(device)
     total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(limit / total, 1.0), device)
+    share = 1.0 if limit is None else min(limit / total, 1.0)
+    _set_share(share, before, device)
     try:
         yield
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        _set_share(before, share, device)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -62,6 +63,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
+
+
+def _set_share(share: float, before: float, device: torch.device) -> None:
+    if share < before:  # what the allocator keeps unused may be more than it may hold from here on
+        torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(share, device)
 
 
 def _peak_process_bytes() -> int:

@@ -13,6 +13,7 @@ from data.card import DatasetCard
 from data.volume import CaseFiles
 
 _ENDINGS = (".nii.gz", ".nii")
+_OTHER_FORMATS = (".mha", ".mhd", ".nrrd", ".nhdr", ".img", ".hdr", ".dcm", ".mgz", ".gz", ".npy", ".npz", ".tif")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ def plan_outputs(cases: Sequence[CaseFiles], output: Path, card: DatasetCard, pr
             raise BenchError(f"{output} is a folder; expected a file of that name, or a folder named otherwise")
         labels = [output]
     else:
+        if output.name.lower().endswith(_OTHER_FORMATS):
+            raise BenchError(f"{output}: label maps are written as NIfTI; expected a folder, or a file named .nii.gz")
         if output.is_file():
             raise BenchError(f"{output} is a file; expected a folder, or a name that ends in .nii.gz")
         if output.resolve() in {image.resolve().parent for case in cases for image in case.images}:

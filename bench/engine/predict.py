@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,13 +82,21 @@ class Predictor:
 
     @classmethod
     def from_weights(
-        cls, weights: Path, name: str, card: DatasetCard, protocol: Protocol, device: torch.device, watcher: Watcher
+        cls,
+        weights: Path,
+        name: str,
+        options: Mapping[str, Any],
+        card: DatasetCard,
+        protocol: Protocol,
+        device: torch.device,
+        watcher: Watcher,
     ) -> Predictor:
         """A network with weights that its authors, or anybody's code under their names, saved.
 
         Args:
             weights: the file.
-            name: registered name of the network; its options are those of the protocol.
+            name: registered name of the network.
+            options: those with which it is built.
             card: of the dataset whose channels and labels the weights were made for.
             protocol: gives patch size, preparation and inference. There are no training cases here, so the spacing
                 ``median`` leaves each case its own.
@@ -114,7 +122,7 @@ class Predictor:
             storage=fields.storage,
             spacing_mm=None if isinstance(fields.spacing_mm, str) else fields.spacing_mm,
         )
-        model = build_network(name, protocol.model_options.get(name, {}), card, fields.patch_size, device)
+        model = build_network(name, options, card, fields.patch_size, device)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", PublishedWarning)
             models.load_published(model, load_foreign_weights(weights))

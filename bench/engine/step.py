@@ -30,6 +30,11 @@ class Step:
         execution: micro-batch, layout, compilation.
         device: where the model is.
         group: the processes that share a batch; each does its part of it.
+
+    Attributes:
+        optimiser: moves the weights.
+        scaler: scales the loss under fp16.
+        outputs: how many logits the network returned in the last pass, 1 without deep supervision; 0 before the first.
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class Step:
     ) -> None:
         self.optimiser = make_optimiser(model.parameters(), fields)
         self.scaler = torch.amp.GradScaler(device.type, enabled=fields.precision == "fp16")
+        self.outputs = 0
         self._model = model
         self._fields = fields
         self._execution = execution
@@ -84,6 +90,7 @@ class Step:
                 with arithmetic(self._fields.precision, self._device):
                     logits = self._forward(image)
                     check_logits(logits, image, self._model)
+                    self.outputs = 1 if isinstance(logits, Tensor) else len(logits)
                     loss = self._loss(logits, label) * (len(image) / len(batch.image))
                     # Autocast ends before the backward pass, which follows the types of the forward one.
                     scaled = self.scaler.scale(loss)

@@ -132,6 +132,7 @@ class _Training:
             step = Step(self._model, fields, execution, around.device, around.group)
             if content is not None:
                 self._state = restore(content, self._model, step.optimiser, step.scaler, around.last, around.group.rank)
+                self._agree_with_best()
                 around.watcher.say(f"going on from step {self._state.step}")
             self._state.execution = asdict(execution)
             around.on_execution(execution)
@@ -146,19 +147,40 @@ class _Training:
         if last.exists():
             try:
                 content = load_checkpoint(last, self._around.device)
-                load_weights(content, self._model, last)
             except Unreadable:
                 raise
             except BenchError as error:
                 fault = str(error)
-        if not any(group.gather(fault)):
+        if content is not None and not any(group.gather(fault)):
+            try:  # only where all could read it: the weights change here
+                load_weights(content, self._model, last)
+            except BenchError as error:
+                fault = str(error)
+        if not any(faults := group.gather(fault)):
             return content
+        fault = next(filter(None, faults))
         if group.first:
             aside = last.with_suffix(".damaged")
             last.replace(aside)
             self._around.watcher.say(f"{fault}\nIt was set aside as {aside.name}; training begins anew.")
         group.wait()
         return None
+
+    def _agree_with_best(self) -> None:
+        """What the file of the best weights says of itself holds.
+
+        A kill between that file and the state leaves it ahead of the state, and on a GPU the steps in between do not
+        come again to the bit.
+        """
+        best, state = self._around.best, self._state
+        try:
+            found = load_checkpoint(best, torch.device("cpu"))["progress"] if best.exists() else {}
+        except Unreadable:
+            raise
+        except BenchError as error:
+            self._around.watcher.say(f"{error} The next validation replaces it.")
+            found = {}
+        state.best_dice, state.best_step = found.get("best_dice"), found.get("best_step")
 
     def _execution(self, content: dict[str, Any] | None) -> Execution:
         """As it was before an interruption, so that the rounding is the same; else as a trial shows."""
@@ -172,7 +194,10 @@ class _Training:
                 apply_recompute(self._model, batch, self._fields, around.device)
             return execution
         batch = self._sampler.batch(0, around.device, self._samples)
-        return fit(self._model, batch, self._fields, around.device, around.group, most)
+        beside = 0
+        if self._fields.memory_gib is not None:
+            beside = Feed.device_bytes(self._sampler, self._samples, around.device, around.workers)
+        return fit(self._model, batch, self._fields, around.device, around.group, most, beside)
 
     def _spent(self, state: TrainingState) -> float:
         """Share of the budget that is spent."""
@@ -271,7 +296,12 @@ class _Training:
     def _validated(self, step: Step, watcher: Watcher) -> dict[str, float | None]:
         assert self._validate is not None
         around, state = self._around, self._state
-        with torch.random.fork_rng([around.device] if around.device.type == "cuda" else []):
+        around.group.take_buffers_of_first(self._model)
+        # train.memory_gib is what a training step may take; whole volumes are another matter.
+        with (
+            torch.random.fork_rng([around.device] if around.device.type == "cuda" else []),
+            limit_memory(around.device, None),
+        ):
             scores = self._validate(watcher)
         self._model.train()
         if state.best_dice is None or scores["dice"] > state.best_dice:

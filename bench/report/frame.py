@@ -87,13 +87,18 @@ def _protocol_key(record: Record, mix_protocols: bool) -> Any:
     if mix_protocols:
         return protocol["evaluate"]["convention"]
     if protocol.get("author_of"):
-        return [record.content["protocol_title"], protocol["infer"], protocol["evaluate"]]
+        return ["author", protocol["infer"], protocol["evaluate"]]
     return protocol
+
+
+def _title(record: Record) -> str:
+    """Of authors' recipes, which differ in any case, each row tells its own changes."""
+    return "author" if record.content["job"]["protocol"].get("author_of") else str(record.content["protocol_title"])
 
 
 def _run_group(records: list[Record]) -> Group:
     first = records[0].content
-    titles = list(dict.fromkeys(record.content["protocol_title"] for record in records))
+    titles = list(dict.fromkeys(_title(record) for record in records))
     return Group(
         dataset=first["job"]["dataset"],
         data_fingerprint=first["job"]["data_fingerprint"],

@@ -130,7 +130,8 @@ def _remarks(record: Record, unfinished: Sequence[Record]) -> list[str]:
         ]
         remarks.append(f"not as published: {'; '.join(told)}")
     if job.get("protocol", {}).get("author_of"):
-        remarks.append(f"recipe of its authors: {_recipe(job['protocol'])}")
+        changes = record.content["protocol_title"].removeprefix(job["protocol"]["name"]).strip()
+        remarks.append(f"recipe of its authors{' changed ' + changes if changes else ''}: {_recipe(job['protocol'])}")
     if record.kind == "external":
         remarks.append("predictions made elsewhere, scored here; not trained under this protocol")
     for other in unfinished:

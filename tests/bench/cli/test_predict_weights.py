@@ -75,6 +75,8 @@ def test_published_weights_that_leave_a_doubt_say_so(bench: Callable, phantoms: 
         (("--weights", "cut.pt", *UXNET), ["cut.pt", "cannot be read"]),
         (("--weights", ".", *UXNET), ["is a folder", "RUN"]),
         (("--weights", "list.pt", *UXNET), ["holds a list"]),
+        (("--weights", "script.pt", *UXNET), ["script.pt cannot be read", "no file that torch.save wrote"]),
+        (("--weights", "run/checkpoint/best.pt", *UXNET), ["checkpoint of this package", "/run INPUT OUTPUT"]),
         (("--model", "uxnet", "3f2a"), ["--model goes with --weights", "3f2a"]),
         (("--set", "data.patch_size=64", "3f2a"), ["--set goes with --weights"]),
         ((), ["expected RUN INPUT... OUTPUT", "--weights FILE"]),
@@ -92,6 +94,10 @@ def test_weights_that_cannot_be_used_are_refused_and_nothing_is_written(
     (tmp_path / "text.pt").write_text("these are no weights")
     (tmp_path / "cut.pt").write_bytes(published_weights.read_bytes()[:5000])
     torch.save([1, 2], tmp_path / "list.pt")
+    (tmp_path / "script.pt").write_text("cos\nsystem\n(S'true'\ntR.")
+    (tmp_path / "run" / "checkpoint").mkdir(parents=True)
+    ours = dict.fromkeys(("model", "optimiser", "scaler", "progress", "random"), 0)
+    torch.save(ours, tmp_path / "run" / "checkpoint" / "best.pt")
     case = phantoms / "BraTS-PHA-00001-000"
     answer = bench("predict", *arguments, case, tmp_path / "out")
     assert answer.status == 2, answer.out

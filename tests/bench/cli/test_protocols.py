@@ -37,7 +37,12 @@ def test_sources_and_changes_are_told(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(("author",), ["--model"]), (("papre",), ["did you mean 'paper'"]), (("author", "--model", "untr"), ["unetr"])],
+    [
+        (("author",), ["--model"]),
+        (("papre",), ["did you mean 'paper'"]),
+        (("author", "--model", "untr"), ["unetr"]),
+        (("--set", "train.steps=1"), ["--set: of which protocol"]),
+    ],
 )
 def test_a_wrong_request_is_told(bench: Bench, arguments: tuple[str, ...], words: list[str]) -> None:
     answer = bench("protocols", *arguments)

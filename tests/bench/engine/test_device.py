@@ -25,8 +25,10 @@ def test_a_gpu_is_named_with_its_number(name: str, index: int) -> None:
 
 @pytest.mark.usefixtures("two_gpus")
 def test_memory_is_limited_as_a_share_of_the_card_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[float, object]] = []
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    calls: list[tuple[float, object]] = [(1.0, 0)]
+    emptied: list[int] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(len(calls)))
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda _device: calls[-1][0])
     monkeypatch.setattr(
         torch.cuda, "get_device_properties", lambda _device: type("Card", (), {"total_memory": 80 * 2**30})
     )
@@ -34,8 +36,12 @@ def test_memory_is_limited_as_a_share_of_the_card_and_given_back(monkeypatch: py
         torch.cuda, "set_per_process_memory_fraction", lambda share, device: calls.append((share, device.index))
     )
     with limit_memory(choose_device("cuda"), 20 * 2**30):
-        assert calls == [(0.25, 0)]
-    assert calls[1:] == [(1.0, 0)]
+        assert calls[1:] == [(0.25, 0)]
+        with limit_memory(choose_device("cuda"), None):
+            assert calls[2:] == [(1.0, 0)]
+        assert calls[3:] == [(0.25, 0)]
+    assert calls[4:] == [(1.0, 0)]
+    assert emptied == [1, 3], "what is kept unused goes before less is allowed"
 
 
 @pytest.mark.usefixtures("two_gpus")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -216,3 +217,34 @@ def test_recomputation_sleeps_in_evaluation() -> None:
     recompute(model.train(), lambda: model(image))
     with torch.no_grad():
         assert torch.equal(model.eval()(image), expected)
+
+
+def test_what_lies_beside_a_step_counts(make_fields: Callable) -> None:
+    fields = make_fields(f"memory_gib={12 / 1024}")
+    alone = fit(_deep(), _batch(), fields, CPU, ALONE)
+    beside = fit(_deep(), _batch(), fields, CPU, ALONE, beside=6 * MIB)
+    assert beside.micro_batch < alone.micro_batch
+    assert 6 * MIB < beside.step_memory_bytes <= 12 * MIB
+
+
+class _Warns(nn.Module):
+    """Says what torch says of an operation on a GPU that has no repeatable form."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv3d(1, 2, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        text = "fold_backward_cuda does not have a deterministic implementation, but you set (and so on)"
+        warnings.warn(text, UserWarning, stacklevel=1)
+        return self.layer(image)
+
+
+def test_operations_that_are_not_repeatable_are_noted(make_fields: Callable) -> None:
+    (note,) = fit(_Warns().train(), _batch(), make_fields(), CPU, ALONE).notes
+    assert note == "not repeatable to the bit on this device: fold_backward_cuda"
+
+
+def test_deep_supervision_of_a_network_with_one_output_is_noted(make_fields: Callable) -> None:
+    (note,) = fit(_deep(), _batch(), make_fields("deep_supervision=true"), CPU, ALONE).notes
+    assert "one output" in note

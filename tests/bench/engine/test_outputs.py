@@ -60,6 +60,10 @@ class TestRefused:
         with pytest.raises(BenchError, match="same identifier"):
             plan_outputs([_case(tmp_path), _case(tmp_path / "x")], tmp_path / "out", BRATS2023, False)
 
+    def test_a_file_of_another_format(self, tmp_path: Path) -> None:
+        with pytest.raises(BenchError, match=r"as NIfTI.*\.nii\.gz"):
+            plan_outputs([_case(tmp_path)], tmp_path / "out.mha", BRATS2023, False)
+
     def test_a_folder_for_a_file_and_a_file_for_a_folder(self, tmp_path: Path) -> None:
         (tmp_path / "out.nii.gz").mkdir()
         with pytest.raises(BenchError, match="is a folder"):

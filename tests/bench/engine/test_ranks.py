@@ -14,8 +14,10 @@ import data
 import models
 from bench.engine.checkpoint import load_checkpoint
 from bench.engine.diverged import Diverged
+from bench.engine.evaluate import evaluate, mean_dice
 from bench.engine.execution import Execution
 from bench.engine.fit import DoesNotFit
+from bench.engine.group import Group
 from bench.engine.interrupt import StopRequest, TimedOut
 from bench.engine.ranks import train_in_ranks
 from bench.engine.task import TrainingTask
@@ -41,7 +43,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_task(phantoms: Path, tmp_path: Path) -> Callable[..., TrainingTask]:
-    def make(name: str, *changes: str, validate: bool = False) -> TrainingTask:
+    def make(name: str, *changes: str, validate: bool = False, model: str = "segresnet") -> TrainingTask:
         usual = ("train.steps=4", "train.steps_per_epoch=2", "train.batch_size=4", "data.patch_size=16")
         options = ("model_options.segresnet.init_filters=8",)
         protocol = load_protocol("demo", [*usual, *options, *changes])
@@ -54,8 +56,8 @@ def make_task(phantoms: Path, tmp_path: Path) -> Callable[..., TrainingTask]:
         prepared = prepare(dataset, cases, phantoms / "prepared", preparation)
         ids = [case.id for case in cases]
         split = Split(tuple(ids[:2]), tuple(ids[2:]), (), 0)
-        resolved = models.resolve_options("segresnet", {"init_filters": 8})
-        job = Job("segresnet", resolved, "phantom", "0" * 64, protocol, split, 0)
+        resolved = models.resolve_options(model, {"init_filters": 8} if model == "segresnet" else {})
+        job = Job(model, resolved, "phantom", "0" * 64, protocol, split, 0)
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         return TrainingTask(
@@ -111,6 +113,39 @@ def test_a_stopped_group_goes_on_to_the_weights_of_an_undisturbed_one(
     train_in_ranks(parts, 2, "cpu", StopRequest(), lambda _execution: None)
     one, two = _weights(whole), _weights(parts)
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_validation_in_ranks_is_of_one_network(make_task: Callable[..., TrainingTask]) -> None:
+    """Running statistics are each process's own; all must validate with those that are saved."""
+    task = make_task("statistics", "train.steps=2", validate=True, model="transbts")
+    train_in_ranks(task, 2, "cpu", StopRequest(), lambda _execution: None)
+    stated = load_checkpoint(task.folder / "checkpoint/last.pt", CPU)
+    model = task.network(CPU)
+    model.load_state_dict(stated["model"])
+    protocol = task.job.protocol
+    plain = protocol.infer.model_copy(update={"mirror_axes": ()})
+    measured = evaluate(
+        model, task.card.regions, task.validation, dict(task.prepared), protocol, infer=plain, device=CPU,
+        watcher=SilentWatcher(), stop=StopRequest(),
+    )  # fmt: skip
+    assert stated["progress"]["history"][-1]["dice"] == pytest.approx(mean_dice(measured), abs=1e-4)
+
+
+def test_a_rank_alone_in_reading_a_checkpoint_begins_anew_with_the_others(
+    tmp_path: Path, run_training: Callable, same: Callable, make_network: Callable
+) -> None:
+    run_training(tmp_path / "one")
+    whole, _, _ = run_training(tmp_path / "whole")
+
+    class Other(Group):
+        def gather(self, thing: object) -> list[object]:
+            return [thing, "the other could not read it"] if thing == "" else [thing, thing]
+
+    group = Other()
+    fresh = make_network()
+    model, _, watcher = run_training(tmp_path / "one", model=fresh, group=group)
+    assert same(model, whole)
+    assert any("the other could not read it" in text for text in watcher.said)
 
 
 def test_validation_takes_the_volumes_as_they_lie(

@@ -309,6 +309,32 @@ def test_an_interrupted_training_with_validation_ends_with_the_same_best(
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_best_weights_that_are_ahead_of_the_state_say_what_they_are(
+    tmp_path: Path, run_training: Callable, damaged: bool
+) -> None:
+    """As after a kill between the two files, on a device where the steps do not come again to the bit."""
+    dice = iter([0.5, 0.9, 0.6, 0.7])
+
+    def validate(_watcher: object) -> dict[str, float]:
+        return {"dice": next(dice)}
+
+    checkpoints = tmp_path / "checkpoint"
+    with pytest.raises(Interrupted):
+        run_training(tmp_path, validate=validate, stop_after=7)
+    early = (checkpoints / "last.pt").read_bytes()
+    with pytest.raises(Interrupted):
+        run_training(tmp_path, validate=validate, stop_after=4)
+    (checkpoints / "last.pt").write_bytes(early)
+    if damaged:
+        (checkpoints / "best.pt").write_bytes(b"PK")
+    _, state, watcher = run_training(tmp_path, validate=validate)
+    stated = load_checkpoint(checkpoints / "best.pt", CPU)["progress"]
+    assert (state.best_dice, state.best_step) == (stated["best_dice"], stated["best_step"])
+    assert (state.best_dice, state.best_step) == ((0.7, 12) if damaged else (0.9, 10))
+    assert any("next validation replaces it" in text for text in watcher.said) == damaged
+
+
 def test_the_gradient_is_clipped_to_the_norm_asked_for(
     tmp_path: Path, run_training: Callable, make_network: Callable
 ) -> None:
