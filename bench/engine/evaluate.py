@@ -30,6 +30,7 @@ def evaluate(
     protocol: Protocol,
     *,
     infer: InferFields | None = None,
+    challenge: str | None = None,
     device: torch.device,
     watcher: Watcher,
     stop: StopRequest,
@@ -43,6 +44,7 @@ def evaluate(
         cases: with references.
         prepared: the same cases, by id.
         infer: how to segment, where it is not as the protocol says: while a network is trained, without flips.
+        challenge: by whose settings lesions are scored one by one, a card's ``lesionwise``; None leaves that out.
         record: keeps the label maps; None keeps none. A map that the record says is of these weights is taken
             instead of a new inference, so that an interrupted evaluation goes on.
 
@@ -79,6 +81,7 @@ def evaluate(
                 geometry.spacing_mm,
                 regions=regions,
                 convention=protocol.evaluate.convention,
+                challenge=challenge,
             )
             stop.check()
             bar.advance(f"Dice {mean_dice(measured):.3f}")

@@ -23,6 +23,12 @@ from data.sampling import Batch
 
 # How torch begins to say so under `torch.use_deterministic_algorithms`.
 _UNREPEATABLE = "does not have a deterministic implementation"
+# More bytes than any device has.
+_TOO_MUCH = 2**62
+# The allocator's blocks are cut for the sizes of a first step, so that a later one may want more.
+_TRIAL_STEPS = 3
+# Validation and the batches made ahead cut blocks of their own sizes, which leave gaps.
+_SHARE_FOR_TENSORS = 0.97
 _MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2}
 
 
@@ -117,24 +123,44 @@ def _fitting(
     limit: int,
     beside: int,
 ) -> Execution:
-    with limit_memory(device, limit):
-        sizes = list(_halvings(execution.micro_batch))
-        needed = 0
-        for blocks in (False, True):
-            count = apply_recompute(model, batch, fields, device) if blocks else 0
-            for size in sizes:
-                attempt = replace(execution, micro_batch=size, recomputed_blocks=count)
-                needed = _step_bytes(model, batch, fields, device, attempt) + beside
-                if needed <= limit:
-                    return replace(attempt, step_memory_bytes=needed)
+    needed = _TOO_MUCH
+    for blocks in (False, True):
+        count = _recomputing(model, batch, fields, device, limit) if blocks else 0
+        for size in _halvings(execution.micro_batch) if count is not None else ():
+            attempt = replace(execution, micro_batch=size, recomputed_blocks=count)
+            needed = _step_bytes(model, batch, fields, device, attempt, limit, beside)
+            if needed <= limit:
+                return replace(attempt, step_memory_bytes=needed)
     raise DoesNotFit(
         f"a training step does not fit in train.memory_gib={fields.memory_gib:g}: with one patch at a time and "
         f"recomputed activations it takes {_size(needed)}. Allow more, or set a smaller data.patch_size"
     )
 
 
-def _step_bytes(model: nn.Module, batch: Batch, fields: TrainFields, device: torch.device, execution: Execution) -> int:
-    """Most bytes of tensors in a step; more than there is where the device runs out of them."""
+def _recomputing(model: nn.Module, batch: Batch, fields: TrainFields, device: torch.device, limit: int) -> int | None:
+    """Let a network recompute its activations; how many blocks do, or None where not even a forward pass fits."""
+    try:
+        with limit_memory(device, limit):
+            return apply_recompute(model, batch, fields, device)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+
+
+def _step_bytes(
+    model: nn.Module,
+    batch: Batch,
+    fields: TrainFields,
+    device: torch.device,
+    execution: Execution,
+    limit: int,
+    beside: int,
+) -> int:
+    """Most bytes of tensors in a step and beside it; `_TOO_MUCH` where the device runs out of them within the limit.
+
+    A GPU's allocator holds more than tensors take, so there the trial itself must get along with what is allowed.
+    """
     step = Step(model, fields, execution, device)
     part = Batch(batch.image[: execution.micro_batch], batch.label[: execution.micro_batch])
     several = execution.micro_batch < len(batch.image)  # then the gradients of one part wait for those of the next
@@ -142,21 +168,26 @@ def _step_bytes(model: nn.Module, batch: Batch, fields: TrainFields, device: tor
     gradients = sum(p.nbytes for p in model.parameters() if p.requires_grad)
     moments = _MOMENTS[fields.optimiser] + (fields.amsgrad and fields.optimiser != "sgd")
     moments = 0 if fields.optimiser == "sgd" and fields.momentum == 0 else moments
+    absent = beside + moments * gradients + (gradients if several else 0)  # of what a step takes, not in this trial
     try:
-        with peak_tensor_bytes(device) as peak:
-            step.accumulate(part)
+        with (
+            limit_memory(device, max(int(_SHARE_FOR_TENSORS * (limit - absent)), 1)),
+            peak_tensor_bytes(device) as peak,
+        ):
+            for _ in range(_TRIAL_STEPS if device.type == "cuda" else 1):
+                step.accumulate(part)
         found = peak()
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        return 2**62
+        return _TOO_MUCH
     finally:
         step.optimiser.zero_grad(set_to_none=True)
         if device.type == "cuda":
             torch.cuda.empty_cache()
     if device.type == "cpu":  # where the weights were there before anybody counted
         found += weights + batch.image.nbytes + batch.label.nbytes
-    return found + moments * gradients + (gradients if several else 0)
+    return found + absent
 
 
 def _unrepeatable(warned: Iterable[str]) -> list[str]:
@@ -201,4 +232,4 @@ def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def _size(count: int) -> str:
-    return "more than there is" if count >= 2**62 else f"{count / GIB:.3g} GiB"
+    return "more than that" if count == _TOO_MUCH else f"{count / GIB:.3g} GiB"
