@@ -125,8 +125,10 @@ def _fitting(
 ) -> Execution:
     needed = _TOO_MUCH
     for blocks in (False, True):
-        count = _recomputing(model, batch, fields, device, limit) if blocks else 0
-        for size in _halvings(execution.micro_batch) if count is not None else ():
+        count: int | None = _recomputing(model, batch, fields, device, limit) if blocks else 0
+        if count is None:
+            break
+        for size in _halvings(execution.micro_batch):
             attempt = replace(execution, micro_batch=size, recomputed_blocks=count)
             needed = _step_bytes(model, batch, fields, device, attempt, limit, beside)
             if needed <= limit:
