@@ -41,7 +41,11 @@ if TYPE_CHECKING:
 SCHEMA = 1
 DEFAULT_RESULTS = Path("results")
 STATUSES = ("running", "interrupted", "complete", "failed", "oom", "nan", "timeout", "damaged")
-CASE_COLUMNS = ("case", "region", "dice", "hd95", "prediction_mm3", "reference_mm3", "empty")
+CASE_COLUMNS = (
+    *("case", "region", "dice", "hd95", "prediction_mm3", "reference_mm3", "empty"),
+    *("sensitivity", "precision", "nsd", "volume_error"),
+    *("lesion_dice", "lesion_hd95", "lesion_tp", "lesion_fp", "lesion_fn"),
+)
 WEIGHTS = "checkpoint/last.pt"
 BEST = "checkpoint/best.pt"
 EVENTS = "tensorboard"
@@ -83,10 +87,15 @@ class Record:
         return self.folder / (BEST if evaluated.get("checkpoint") == "best" else WEIGHTS)
 
     def cases(self) -> pd.DataFrame:
-        """The table of cases, columns `CASE_COLUMNS`; ``hd95`` in mm, volumes in mm³."""
+        """The table of cases: the columns `CASE_COLUMNS`, which are the fields of `RegionMeasurement`.
+
+        What was not measured is NaN, as are all columns that the record is too old to have.
+        """
         import pandas as pd
 
-        return pd.read_csv(self.folder / "cases.csv", dtype={"case": str, "region": str}, float_precision="round_trip")
+        path = self.folder / "cases.csv"
+        cases = pd.read_csv(path, dtype={"case": str, "region": str}, float_precision="round_trip")
+        return cases.reindex(columns=list(CASE_COLUMNS))
 
 
 @dataclass

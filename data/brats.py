@@ -27,6 +27,7 @@ BRATS2023 = DatasetCard(
     "the training data of its adult glioma task (GLI) and unpack them.",
     citation="Baid et al., arXiv:2107.02314, 2021; Menze et al., IEEE TMI 34(10):1993-2024, 2015; "
     "Bakas et al., Scientific Data 4:170117, 2017",
+    lesionwise="GLI",
 )
 
 PHANTOM = replace(

@@ -27,6 +27,7 @@ class DatasetCard:
         how_to_obtain: what a user does to get the data.
         citation: the reference to cite.
         synthetic: True where the data are generated, so that no result on them is a clinical one.
+        lesionwise: the BraTS 2023 challenge whose lesion-wise settings apply, empty for none.
     """
 
     name: str
@@ -40,6 +41,7 @@ class DatasetCard:
     how_to_obtain: str
     citation: str
     synthetic: bool = False
+    lesionwise: str = ""
 
     @property
     def classes(self) -> int:
@@ -70,7 +72,8 @@ class DatasetCard:
         """
         try:
             spacing_mm = facts["spacing_mm"]
-            known = {field.name: facts[field.name] for field in fields(cls)}
+            told = {"lesionwise": "", **facts}  # cards were written without it once
+            known = {field.name: told[field.name] for field in fields(cls)}
             return cls(
                 **{
                     **known,

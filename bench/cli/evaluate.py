@@ -17,6 +17,15 @@ def evaluate(
     name: Annotated[str, typer.Option("--name", help="Enter them in the table under this name.")] = "",
     dataset: Annotated[str, typer.Option("--dataset", help="Whose labels and regions they follow.")] = "brats2023",
     convention: Annotated[str, typer.Option("--convention", help="What an empty mask scores.")] = "brats",
+    challenge: Annotated[
+        str,
+        typer.Option(
+            "--challenge",
+            metavar="NAME",
+            help="BraTS 2023 challenge whose settings score lesions one by one, or 'none'; by default the dataset's.",
+        ),
+    ] = "",
+    workers: Annotated[int, typer.Option("--workers", metavar="N", min=1, help="Cases at a time.")] = 1,
     results: Results = DEFAULT_RESULTS,
 ) -> None:
     """Score anybody's predictions, and put them in the table if they are given a name."""
@@ -26,14 +35,28 @@ def evaluate(
     from bench.external import match_files, record_external
     from bench.progress import ConsoleWatcher
     from bench.report.frame import group_records
-    from bench.report.table import make_table, render
+    from bench.report.render import render_sheets
+    from bench.report.table import make_table, table_sheet
     from bench.store import Store
 
     card = data.card(dataset)
-    pairs = match_files(predictions, references)
+    settings = None if challenge == "none" else challenge or card.lesionwise or None
+    watcher = ConsoleWatcher()
+    matches = match_files(predictions, references)
+    watcher.say(matches.describe())
     with tempfile.TemporaryDirectory() as scratch:
         store = Store(results if name else Path(scratch))
         record = record_external(
-            name or predictions.name, predictions, pairs, card, convention, store, ConsoleWatcher()
+            name or predictions.name,
+            predictions,
+            references,
+            matches,
+            card,
+            convention,
+            store,
+            watcher,
+            settings,
+            workers,
         )
-        typer.echo(render([make_table(group) for group in group_records([record])], "text"), nl=False)
+        sheets = [table_sheet(make_table(group)) for group in group_records([record])]
+        typer.echo(render_sheets(sheets, "text"), nl=False)

@@ -61,6 +61,7 @@ def run_job(
         provenance=collect(options.device),
         data=_describe_data(dataset),
         default_options=models.options(job.model),
+        recipe_options=_recipe_options(job),
         references=_references(job, dataset),
     )
     with _log_to(record.folder / "log.txt") as log:
@@ -125,7 +126,8 @@ def _carry_out(
     reset_peak(options.device)
     weights = _weights(record, job, model, options.device)
     record.begin_predictions(weights)
-    measured = score(model, record=record if options.save_predictions else None)
+    challenge = card.lesionwise or None  # not of an untrained network: its thousands of specks take seconds a case
+    measured = score(model, record=record if options.save_predictions else None, challenge=challenge)
     record.write_cases(measured)
     facts |= {
         "results": means(measured),
@@ -212,6 +214,12 @@ def _describe_data(dataset: Dataset) -> dict[str, Any]:
         "synthetic": card.synthetic,
         "card": card.to_dict(),
     }
+
+
+def _recipe_options(job: Job) -> list[str]:
+    """Options of the network that the authors' recipe states, where it is followed."""
+    recipe = models.card(job.model).recipe_fields if job.protocol.author_of else None
+    return [field.rpartition(".")[2] for field in recipe or {} if field.startswith("model_options.")]
 
 
 def _references(job: Job, dataset: Dataset) -> dict[str, str]:

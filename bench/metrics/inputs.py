@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.errors import BenchError
-from bench.metrics.surface import Floats, Mask
+from bench.metrics.neighbours import Floats, Mask
 
 LabelMap = npt.NDArray[np.integer[Any]]
 
@@ -63,6 +63,19 @@ def check_regions(regions: Mapping[str, Sequence[int]]) -> None:
                 f"Region {region!r} has the labels {tuple(labels)}; expected at least one label, and not 0, which is "
                 "the background."
             )
+
+
+def check_lesionwise(axes: int) -> None:
+    """Refuse what cannot be scored lesion by lesion.
+
+    Raises:
+        BenchError: the label maps are not volumes.
+    """
+    if axes != 3:
+        raise BenchError(
+            f"The label maps have {axes} axes; lesion-wise scores are defined for volumes of 3. Score whole volumes, "
+            "or leave the challenge out."
+        )
 
 
 def _same_grid(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

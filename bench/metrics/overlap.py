@@ -1,5 +1,6 @@
-"""Overlap of two masks: voxel counts, and the Dice coefficient that follows from them."""
+"""Overlap of two masks: voxel counts, and the measures that follow from them."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,3 +39,20 @@ class Overlap:
     def dice(self) -> float:
         """2|A∩B| / (|A| + |B|) (Dice, Ecology 26(3), 1945); undefined when both masks are empty."""
         return 2.0 * self.intersection / (self.prediction + self.reference)
+
+    @property
+    def sensitivity(self) -> float:
+        """|A∩B| / |B|, the share of the reference that was found, also called recall; undefined when B is empty."""
+        return self.intersection / self.reference
+
+    @property
+    def precision(self) -> float:
+        """|A∩B| / |A|, the share of the prediction that is right; undefined when A is empty."""
+        return self.intersection / self.prediction
+
+    @property
+    def volume_error(self) -> float:
+        """(|A| − |B|) / |B|, signed; 0 when both masks are empty, NaN when B alone is."""
+        if not self.reference:
+            return math.nan if self.prediction else 0.0
+        return (self.prediction - self.reference) / self.reference

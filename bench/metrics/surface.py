@@ -12,12 +12,9 @@ voxel of a block, bounds the distances of all others in it.
 """
 
 import numpy as np
-import numpy.typing as npt
 from scipy.spatial import KDTree
 
-Mask = npt.NDArray[np.bool_]
-Indices = npt.NDArray[np.intp]
-Floats = npt.NDArray[np.float64]
+from bench.metrics.neighbours import Floats, Indices, Mask, any_hit, extent, in_reach, shells
 
 PERCENTILE = 95
 
@@ -39,8 +36,8 @@ def hd95(prediction: Mask, reference: Mask, spacing_mm: Floats) -> float:
         reference: boolean, of the same shape, at least one voxel set.
         spacing_mm: distance between neighbouring voxels along each array axis, in mm, shape (axes,).
     """
-    extent = (REACH * spacing_mm.min() / spacing_mm).astype(np.intp)
-    margin = np.maximum(extent, 1)
+    reach = extent(REACH, spacing_mm)
+    margin = np.maximum(reach, 1)
     padded = np.zeros((2, *(prediction.shape + 2 * margin)), dtype=bool)
     padded[:, *(slice(width, -width) for width in margin)] = prediction, reference
     shape = padded.shape[1:]
@@ -52,22 +49,26 @@ def hd95(prediction: Mask, reference: Mask, spacing_mm: Floats) -> float:
     pending = [np.flatnonzero(own & ~other) for own, other in zip(surfaces, targets, strict=True)]
     distances_mm = np.zeros(sum(int(np.count_nonzero(surface)) for surface in surfaces))
     settled = len(distances_mm) - sum(map(len, pending))
+    # Those far from all targets, as scattered false positives are, need not look around.
+    near = [in_reach(target, points, shape, reach) for points, target in zip(pending, targets, strict=True)]
+    far = [points[~chosen] for points, chosen in zip(pending, near, strict=True)]
+    pending = [points[chosen] for points, chosen in zip(pending, near, strict=True)]
     # The order statistics that the percentile interpolates, counted from 0 for the shortest distance.
     rank = int(PERCENTILE / 100 * (len(distances_mm) - 1))
     next_rank = min(rank + 1, len(distances_mm) - 1)
 
-    for distance_mm, offsets in _shells(extent, spacing_mm):
+    for distance_mm, offsets in shells(REACH, spacing_mm)[1:]:
         if settled > next_rank:
             break
         distances_mm[settled:] = distance_mm  # at least; what the next shells find is overwritten
         steps = offsets @ strides
-        pending = [points[~_any_hit(target, points, steps)] for points, target in zip(pending, targets, strict=True)]
-        settled = len(distances_mm) - sum(map(len, pending))
+        pending = [points[~any_hit(target, points, steps)] for points, target in zip(pending, targets, strict=True)]
+        settled = len(distances_mm) - sum(map(len, pending + far))
 
     if settled <= next_rank:
         searches = [
             _Search(_voxels(points, shape), _voxels(np.flatnonzero(target), shape), spacing_mm)
-            for points, target in zip(pending, targets, strict=True)
+            for points, target in zip(map(np.concatenate, zip(pending, far, strict=True)), targets, strict=True)
             if len(points)
         ]
         distances_mm[settled:] = _order_statistics_mm(searches, max(rank - settled, 0), next_rank - settled)
@@ -87,24 +88,6 @@ def _surface(mask: Mask, strides: Indices) -> Mask:
     return mask ^ interior
 
 
-def _shells(extent: Indices, spacing_mm: Floats) -> list[tuple[float, Indices]]:
-    """All voxel offsets within REACH but zero, as (length in mm, offsets of that length (n, axes)), shortest first."""
-    offsets = np.indices(tuple(2 * extent + 1)).reshape(len(extent), -1).T - extent
-    lengths_mm = np.sqrt(((offsets * spacing_mm) ** 2).sum(axis=1))
-    # In voxels, rounded: lengths that are equal on paper may differ in their last bits.
-    keys = np.round(lengths_mm / spacing_mm.min(), 12)
-    within = np.unique(keys[(keys > 0) & (keys <= REACH)])
-    return [(float(lengths_mm[keys == key].min()), offsets[keys == key]) for key in within]
-
-
-def _any_hit(target: Mask, points: Indices, steps: Indices) -> Mask:
-    """For each flat index in `points`, whether any of the `steps` from it leads to a set voxel of `target`."""
-    hit: Mask = target[points + steps[0]]
-    for step in steps[1:]:
-        hit |= target[points + step]
-    return hit
-
-
 def _voxels(flat: Indices, shape: tuple[int, ...]) -> Indices:
     return np.column_stack(np.unravel_index(flat, shape))
 
@@ -115,7 +98,7 @@ class _Search:
     def __init__(self, voxels: Indices, targets: Indices, spacing_mm: Floats) -> None:
         self.voxels = voxels
         self.spacing_mm = spacing_mm
-        self.tree = KDTree(targets * spacing_mm, balanced_tree=False)
+        self.tree = KDTree(targets * spacing_mm, balanced_tree=False, compact_nodes=False)
         self.least_mm = np.zeros(len(voxels))
         self.most_mm = np.full(len(voxels), np.inf)
 

@@ -7,13 +7,16 @@ import json
 import shutil
 from collections import deque
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench.errors import BenchError
 from bench.job import Job
 from bench.key import key_of
+from bench.metrics import RegionMeasurement, measure_case
 from bench.report.frame import group_records
 from bench.report.table import make_table
 from bench.store import CASE_COLUMNS, WEIGHTS, Record, Store
@@ -32,6 +35,35 @@ def test_what_was_written_is_read_back_exactly(tmp_path: Path, complete_record: 
     assert cases["dice"].tolist() == [m.dice for m in expected]
     assert cases["hd95"].tolist() == [m.hd95 for m in expected]
     assert cases["empty"].tolist() == [m.empty for m in expected]
+
+
+def test_columns_are_what_is_measured() -> None:
+    assert ("case", *(field.name for field in fields(RegionMeasurement))) == CASE_COLUMNS
+
+
+def test_what_no_challenge_scores_is_left_empty_and_read_as_missing(tmp_path: Path, make_job: Callable) -> None:
+    record = Store(tmp_path).open_run(make_job())
+    filled = np.zeros((6, 6, 6), dtype=np.uint8)
+    filled[1:5, 1:5, 1:5] = 3
+    parts = {"with": "GLI", "without": None}
+    scored = {case: measure_case(filled, filled, (1, 1, 1), {"ET": (3,)}, challenge=parts[case]) for case in parts}
+    record.write_cases(scored)
+    assert (record.folder / "cases.csv").read_text().splitlines()[2].endswith(",neither,1.0,1.0,1.0,0.0,,,,,")
+    cases = record.finish("complete").cases()
+    assert cases["lesion_tp"].tolist()[0] == 1
+    assert cases["lesion_dice"].isna().tolist() == [False, True]
+    assert cases[["sensitivity", "precision", "nsd", "volume_error"]].values.tolist() == [[1, 1, 1, 0]] * 2
+
+
+def test_a_table_from_before_a_column_was_measured_reads_with_it_missing(tmp_path: Path, complete_record: Make) -> None:
+    record = complete_record(tmp_path)
+    path = record.folder / "cases.csv"
+    first = [line.split(",")[:7] for line in path.read_text().splitlines()]
+    path.write_text("".join(",".join(row) + "\n" for row in first))
+    cases = Record(record.folder, record.content).cases()
+    assert tuple(cases.columns) == CASE_COLUMNS
+    assert cases["dice"].notna().all()
+    assert cases[list(CASE_COLUMNS[7:])].isna().all(axis=None)
 
 
 def test_the_key_is_of_everything_that_matters_and_nothing_else(make_job: Callable[..., Job]) -> None:

@@ -11,6 +11,7 @@ from bench.errors import BenchError
 from bench.metrics import (
     BRATS_REGIONS,
     CONVENTIONS,
+    NSD_TOLERANCE_MM,
     RegionMeasurement,
     convention,
     measure_case,
@@ -123,6 +124,53 @@ def test_volumes_are_voxels_times_spacing(pair):
         assert measured.reference_mm3 == np.isin(reference, labels).sum()
     (tripled,) = measure_case(prediction, reference, (2.0, 3.0, 0.5), {"ET": (3,)})
     assert tripled.reference_mm3 == 3 * (reference == 3).sum()
+
+
+def test_shares_and_volume_error_are_of_voxels(pair):
+    prediction, reference = pair
+    for measured in measure_case(prediction, reference, SPACING_MM):
+        ours, theirs = (np.isin(labels, BRATS_REGIONS[measured.region]) for labels in pair)
+        assert measured.sensitivity == (ours & theirs).sum() / theirs.sum()
+        assert measured.precision == (ours & theirs).sum() / ours.sum()
+        assert measured.volume_error == pytest.approx(ours.sum() / theirs.sum() - 1, abs=1e-12)
+        assert measured.volume_error == pytest.approx(measured.prediction_mm3 / measured.reference_mm3 - 1, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "expected", "share", "volume_error"),
+    [(False, False, 1.0, 0.0), (False, True, 0.0, -1.0), (True, False, 0.0, math.nan)],
+)
+@pytest.mark.parametrize("name", CONVENTIONS)
+def test_what_conventions_leave_open_is_the_same_under_all(name, predicted, expected, share, volume_error):
+    prediction, reference = np.zeros((2, 6, 6, 6), dtype=np.int16)
+    prediction[1:3, 1:3, 1:3] = 3 * predicted
+    reference[1:3, 1:3, 1:3] = 3 * expected
+    (measured,) = measure_case(prediction, reference, (1, 1, 1), {"ET": (3,)}, name)
+    assert (measured.sensitivity, measured.precision, measured.nsd) == (share, share, share)
+    assert measured.volume_error == pytest.approx(volume_error, nan_ok=True)
+
+
+def test_surface_dice_is_at_one_millimetre_whatever_the_voxels():
+    assert NSD_TOLERANCE_MM == 1.0
+    reference = np.zeros((8, 8, 8), dtype=np.uint8)
+    reference[2:6, 2:6, 2:6] = 3
+    shifted = np.roll(reference, 1, axis=2)
+
+    def nsd(*spacing_mm):
+        return measure_case(shifted, reference, spacing_mm, {"ET": (3,)})[0].nsd
+
+    assert nsd(1, 1, 1) == 1.0
+    assert nsd(1, 1, 1.01) < 1.0
+    assert nsd(2, 2, 0.5) == 1.0
+
+
+def test_surface_dice_in_two_dimensions_and_in_four():
+    flat = np.ones((5, 6), dtype=np.uint8)
+    (measured,) = measure_case(flat, flat, (1, 1), {"all": (1,)})
+    assert measured.nsd == 1.0
+    (measured,) = measure_case(flat[None, None], flat[None, None], (1, 1, 1, 1), {"all": (1,)})
+    assert math.isnan(measured.nsd)
+    assert measured.hd95 == 0.0
 
 
 def test_scores_are_the_measurements(pair):
