@@ -8,7 +8,7 @@ import typer
 
 from bench import __version__
 from bench.cli import data as data_verbs
-from bench.cli import evaluate, listing, predict, protocols, run, table
+from bench.cli import evaluate, listing, predict, protocols, report, run, table, verify
 from bench.errors import BenchError
 from data.errors import DataError
 from models.errors import ModelError
@@ -29,6 +29,8 @@ app.command("protocols")(protocols.protocols)
 app.add_typer(data_verbs.app, name="data")
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
+app.command("report")(report.report)
+app.command("verify")(verify.verify)
 
 
 @app.callback(invoke_without_command=True)

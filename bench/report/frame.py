@@ -1,28 +1,36 @@
-"""Records as one tidy DataFrame, and the groups of records that may stand in one table."""
+"""Which records may stand in one table, and their scores as one DataFrame."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from bench.errors import BenchError
+from bench.metrics import apply_convention
+from bench.report.shown import Metric
 from bench.store import CASE_COLUMNS, Record
+
+AVERAGE = "Avg"
+LESIONWISE = "lesionwise"
+# What two runs of one table share, and how a reader is told of it.
+_FACETS = ("dataset", "files", "split", "protocol", "convention", "code")
 
 
 @dataclass(frozen=True)
 class Group:
-    """Records that answer the same question: same data, split, protocol and convention.
+    """Records that answer the same question: same data, split, protocol, convention and version of the code.
 
     Attributes:
         dataset: registered name.
         data_fingerprint: of the dataset's files.
         protocol: as tables print it.
-        mixed: whether its records followed different protocols, which somebody must have asked for.
         convention: how empty masks are scored.
         records: finished or not, in the order of their keys.
+        facets: what its runs share, by name; where somebody asked for a mixture there may be several of each.
     """
 
     dataset: str
@@ -30,14 +38,20 @@ class Group:
     protocol: str
     convention: str
     records: tuple[Record, ...]
-    mixed: bool = False
+    facets: Mapping[str, tuple[str, ...]]
+
+    @property
+    def mixed(self) -> tuple[str, ...]:
+        """Names of the facets in which its runs differ."""
+        return tuple(name for name, values in self.facets.items() if len(values) > 1)
 
 
-def group_records(records: Iterable[Record], mix_protocols: bool = False) -> list[Group]:
-    """Sort records into tables; two protocols, splits or versions of a dataset never share one.
+def group_records(records: Iterable[Record], *, allow_mixed: bool = False, convention: str = "") -> list[Group]:
+    """Sort records into tables.
 
-    Runs that each followed their own authors' recipe share a table of their own. With ``mix_protocols`` all that have
-    the same data, split and convention share one.
+    Runs share one only if they agree in the files of the dataset, the split, the protocol, the convention for empty
+    masks and the version of the code. Runs that each followed their own authors' recipe share a table of their own.
+    With ``allow_mixed`` all runs on one dataset share one. A ``convention`` that is asked for holds for all.
 
     Predictions from elsewhere join every group with the same dataset, convention and references of the test cases.
     Where there is none they form a group of their own.
@@ -45,82 +59,217 @@ def group_records(records: Iterable[Record], mix_protocols: bool = False) -> lis
     runs: dict[str, list[Record]] = {}
     external = []
     for record in records:
-        if not record.content:
+        if not record.content or record.kind == "profile":
             continue
         if record.kind == "external":
             external.append(record)
             continue
-        job = record.content["job"]
-        same = [
-            job["dataset"],
-            job["data_fingerprint"],
-            job.get("card_sha256"),
-            job["split_sha256"],
-            _protocol_key(record, mix_protocols),
-        ]
+        same = _key(record, convention)
+        if allow_mixed:
+            same = {"dataset": same["dataset"]}
         runs.setdefault(json.dumps(same, sort_keys=True), []).append(record)
-    groups = [_run_group(found) for found in runs.values()]
-    joined = [_with_external(group, external) for group in groups]
-    placed = {record.key for group in joined for record in group.records}
+    groups = [_run_group(found, external, convention) for found in runs.values()]
+    placed = {record.key for group in groups for record in group.records}
     alone: dict[str, list[Record]] = {}
     for record in external:
         if record.key not in placed:
             job = record.content["job"]
-            same = [job["dataset"], job["convention"], job["references"]]
-            alone.setdefault(json.dumps(same, sort_keys=True), []).append(record)
-    return joined + [_external_group(found) for found in alone.values()]
+            alike = [job["dataset"], convention or job["convention"], job["references"]]
+            alone.setdefault(json.dumps(alike, sort_keys=True), []).append(record)
+    return groups + [_external_group(found, convention) for found in alone.values()]
 
 
-def tidy(records: Sequence[Record]) -> pd.DataFrame:
-    """One row per record, case and region: key, model, seed, case, region, dice, hd95 (mm), volumes (mm³), empty."""
+def differences(groups: Sequence[Group]) -> list[str]:
+    """In what the runs of several tables differ, a line for each facet."""
+    by_dataset: dict[str, list[Group]] = {}
+    for group in groups:
+        by_dataset.setdefault(group.dataset, []).append(group)
+    lines = []
+    for dataset, found in by_dataset.items():
+        for name in _FACETS:
+            values = list(dict.fromkeys(" and ".join(group.facets.get(name, ())) for group in found if group.facets))
+            if len(values) > 1:
+                lines.append(f"{dataset}: {name} {' | '.join(values)}")
+    return lines
+
+
+def row_labels(group: Group) -> dict[str, str]:
+    """What each record's row is called, by key: its model, and what tells it from other rows of that model.
+
+    Seeds of one network share a row; of predictions from elsewhere each set is a row of its own.
+    """
+    rows: dict[str, dict[str, Record]] = {}
+    row_of = {}
+    for record in group.records:
+        row = _row(record)
+        row_of[record.key] = row
+        rows.setdefault(record.content["job"]["model"], {}).setdefault(row, record)
+    labels = {}
+    for model, alike in rows.items():
+        told = {row: _told_apart(record, list(alike.values())) for row, record in alike.items()}
+        for row, text in told.items():
+            repeated = list(told.values()).count(text) > 1
+            suffix = ", ".join([*([text] if text else []), *([alike[row].key[:6]] if repeated else [])])
+            labels[row] = f"{model} ({suffix})" if suffix else model
+    return {key: labels[row] for key, row in row_of.items()}
+
+
+def case_scores(group: Group, labels: Mapping[str, str]) -> pd.DataFrame:
+    """Scores of the complete records under the group's convention.
+
+    Returns:
+        One row per record, case and region: key, model (the row's label), seed, then `CASE_COLUMNS`, scores as
+        fractions, distances in mm, volumes in mm³. Under the convention ``lesionwise`` dice and hd95 are lesion-wise.
+
+    Raises:
+        BenchError: lesion-wise scores are asked for and a record has none.
+    """
     columns = ["key", "model", "seed", *CASE_COLUMNS]
-    frames = [pd.DataFrame(columns=columns)] if not records else []
-    for record in records:
-        job = record.content["job"]
-        frames.append(record.cases().assign(key=record.key, model=job["model"], seed=job.get("seed", -1))[columns])
-    return pd.concat(frames, ignore_index=True)
+    frames = []
+    for record in group.records:
+        if record.status != "complete":
+            continue
+        seed = record.content["job"].get("seed", 0)
+        cases = record.cases()
+        if group.convention == LESIONWISE and cases[["lesion_dice", "lesion_hd95"]].isna().any(axis=None):
+            raise BenchError(
+                f"{record.folder} holds no lesion-wise scores: it is older than they are, or its dataset has no "
+                "settings for them. Choose other records with --model, or another --convention"
+            )
+        frames.append(cases.assign(key=record.key, model=labels[record.key], seed=seed))
+    if not frames:
+        return pd.DataFrame(columns=columns)
+    scores = pd.concat(frames, ignore_index=True)[columns]
+    if group.convention == LESIONWISE:
+        return scores.assign(dice=scores["lesion_dice"], hd95=scores["lesion_hd95"])
+    if group.convention:
+        return apply_convention(scores, group.convention)
+    return scores  # several conventions, each row under its own
 
 
-def _protocol_key(record: Record, mix_protocols: bool) -> Any:
-    """What two runs of one table must share of their protocols."""
-    protocol = record.content["job"]["protocol"]
-    if mix_protocols:
-        return protocol["evaluate"]["convention"]
-    if protocol.get("author_of"):
-        return ["author", protocol["infer"], protocol["evaluate"]]
-    return protocol
+def tidy(scores: pd.DataFrame, metrics: Sequence[Metric], regions: Sequence[str] | None = None) -> pd.DataFrame:
+    """Scores in long form, for statistics and figures.
+
+    Args:
+        scores: of `case_scores`.
+        metrics: which.
+        regions: which, `AVERAGE` among them for the mean over all regions of the dataset; None for all.
+
+    Returns:
+        case, model, seed, region, metric, value, and key; a row each. What is undefined for a case because its
+        reference holds nothing of the region is left out.
+    """
+    names = [metric.name for metric in metrics]
+    identity = ["key", "model", "seed", "case"]
+    average = scores.groupby(identity, sort=False)[names].mean().reset_index().assign(region=AVERAGE)
+    wide = pd.concat([scores[[*identity, "region", *names]], average], ignore_index=True)
+    if regions is not None:
+        wide = wide[wide["region"].isin(list(regions))]
+    long = wide.melt([*identity, "region"], names, var_name="metric", value_name="value")
+    return long.dropna(subset=["value"]).reset_index(drop=True)
 
 
-def _title(record: Record) -> str:
-    """Of authors' recipes, which differ in any case, each row tells its own changes."""
+def _row(record: Record) -> str:
+    job = record.content["job"]
+    if record.kind == "external":
+        return record.key
+    return json.dumps([job["model"], job.get("model_options"), job.get("protocol")], sort_keys=True)
+
+
+def _told_apart(record: Record, alike: Sequence[Record]) -> str:
+    """In what one row of a model differs from the others of that model."""
+    if len(alike) == 1 or record.kind == "external":
+        return ""
+    told = []
+    options = [one.content["job"].get("model_options") or {} for one in alike if one.kind != "external"]
+    for option, value in (record.content["job"].get("model_options") or {}).items():
+        if any(other.get(option) != value for other in options):
+            told.append(f"{option}={_plain(value)}")
+    titles = {one.content.get("protocol_title") for one in alike if one.kind != "external"}
+    if len(titles) > 1:
+        told.append(str(record.content["protocol_title"]))
+    return ", ".join(told)
+
+
+def _plain(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _key(record: Record, convention: str) -> dict[str, Any]:
+    """What two runs of one table must share."""
+    job = record.content["job"]
+    protocol = dict(job["protocol"])
+    evaluate = dict(protocol["evaluate"])
+    if convention:
+        evaluate.pop("convention")
+    if protocol.get("author_of"):  # recipes differ; how they are tested must not
+        protocol = {"author": True, "infer": protocol["infer"]}
+    return {
+        "dataset": job["dataset"],
+        "files": [job["data_fingerprint"], job.get("card_sha256")],
+        "split": job["split_sha256"],
+        "protocol": {**protocol, "evaluate": evaluate},
+        "code": code_version(record),
+    }
+
+
+def code_version(record: Record) -> str:
+    """Commit of the code that finished a record, or its release where it ran without a checkout."""
+    provenance = record.content.get("provenance", {})
+    code = provenance.get("code", {})
+    if code.get("commit"):
+        return f"{code['commit'][:12]}{', changed' if code.get('dirty') else ''}"
+    version = provenance.get("packages", {}).get("segmamba-bench")
+    return f"version {version}" if version else "unknown"
+
+
+def _facets(record: Record, convention: str) -> dict[str, str]:
+    """As `_key`, in words."""
+    job = record.content["job"]
+    return {
+        "dataset": job["dataset"],
+        "files": job["data_fingerprint"][:12],
+        "split": job["split_sha256"][:12],
+        "protocol": protocol_title(record),
+        "convention": convention or job["protocol"]["evaluate"]["convention"],
+        "code": code_version(record),
+    }
+
+
+def protocol_title(record: Record) -> str:
+    """As tables print it. Of authors' recipes, which differ in any case, each row tells its own changes."""
     return "author" if record.content["job"]["protocol"].get("author_of") else str(record.content["protocol_title"])
 
 
-def _run_group(records: list[Record]) -> Group:
-    first = records[0].content
-    titles = list(dict.fromkeys(_title(record) for record in records))
-    return Group(
-        dataset=first["job"]["dataset"],
-        data_fingerprint=first["job"]["data_fingerprint"],
-        protocol=" and ".join(titles),
-        convention=first["job"]["protocol"]["evaluate"]["convention"],
-        records=tuple(records),
-        mixed=len(titles) > 1,
-    )
-
-
-def _external_group(records: list[Record]) -> Group:
-    job = records[0].content["job"]
-    return Group(job["dataset"], "", "none: predictions from elsewhere", job["convention"], tuple(records))
-
-
-def _with_external(group: Group, external: list[Record]) -> Group:
-    references = group.records[0].content.get("references")
+def _run_group(records: list[Record], external: Sequence[Record], convention: str) -> Group:
+    told = [_facets(record, convention) for record in records]
+    facets = {name: tuple(dict.fromkeys(facet[name] for facet in told)) for name in _FACETS}
+    conventions = facets["convention"]
+    references = records[0].content.get("references")
     fitting = [
         record
         for record in external
-        if record.content["job"]["dataset"] == group.dataset
-        and record.content["job"]["convention"] == group.convention
+        if record.content["job"]["dataset"] == told[0]["dataset"]
+        and (convention or record.content["job"]["convention"] in conventions)
         and record.content["job"]["references"] == references
     ]
-    return replace(group, records=(*group.records, *fitting))
+    return Group(
+        dataset=told[0]["dataset"],
+        data_fingerprint=records[0].content["job"]["data_fingerprint"] if len(facets["files"]) == 1 else "",
+        protocol=" and ".join(facets["protocol"]),
+        convention=conventions[0] if len(conventions) == 1 else "",
+        records=(*records, *fitting),
+        facets=facets,
+    )
+
+
+def _external_group(records: list[Record], convention: str) -> Group:
+    job = records[0].content["job"]
+    return Group(
+        dataset=job["dataset"],
+        data_fingerprint="",
+        protocol="none: predictions from elsewhere",
+        convention=convention or job["convention"],
+        records=tuple(records),
+        facets={},
+    )

@@ -1,52 +1,39 @@
-"""The table: rows models, columns regions and their average, Dice and HD95, with what a reader must know under it."""
+"""The table: rows networks, columns regions and their average, with what a reader must know under it."""
 
 from __future__ import annotations
 
 import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
-from tabulate import tabulate
 
-from bench.metrics.conventions import convention
-from bench.report.frame import Group, tidy
-from bench.store import Record
+from bench.errors import BenchError, unknown
+from bench.metrics import convention
+from bench.report.costs import COSTS, Cost, Costs
+from bench.report.frame import AVERAGE, LESIONWISE, Group, case_scores, row_labels
+from bench.report.published import PublishedTable
+from bench.report.rows import Row, make_rows, options_text
+from bench.report.sheet import Cell, Column, Sheet
+from bench.report.shown import DEFAULT_METRICS, Metric, metrics
 
-Format = Literal["text", "markdown", "csv", "latex"]
-AVERAGE = "Avg"
-METRICS = ("dice", "hd95")
-_TABULATE = {"text": "simple", "markdown": "github", "latex": "latex_booktabs"}
-_HEADERS = {"dice": "Dice %", "hd95": "HD95 mm"}
+ALIKE = "†"
 
 
 @dataclass(frozen=True)
-class Row:
-    """One model of a table.
+class Choice:
+    """What a table shows.
 
     Attributes:
-        model: registered name, or the name given to predictions from elsewhere.
-        options: what differs from the model's defaults.
-        protocol: as tables print it.
-        status: ``complete`` where there is at least one complete seed.
-        seeds: how many complete runs the numbers rest on.
-        cases: how many test cases.
-        mean: (region, metric) to the mean over seeds of the mean over cases; Dice in 0..1, HD95 in mm.
-        std: the same, standard deviation over seeds; empty for one seed.
-        remarks: what a reader must know of this row.
+        metrics: names, see `bench.report.shown.METRICS`.
+        regions: which, `AVERAGE` among them; empty for all.
+        sort: ``dice``, ``hd95`` or another metric for its average, ``REGION_METRIC``, ``model``, or a cost's name.
     """
 
-    model: str
-    options: Mapping[str, Any]
-    protocol: str
-    status: str
-    seeds: int
-    cases: int
-    mean: Mapping[tuple[str, str], float]
-    std: Mapping[tuple[str, str], float]
-    remarks: tuple[str, ...]
+    metrics: tuple[str, ...] = DEFAULT_METRICS
+    regions: tuple[str, ...] = ()
+    sort: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,192 +42,294 @@ class Table:
 
     Attributes:
         group: the records it rests on.
+        scores: of its complete records, see `bench.report.frame.case_scores`.
+        metrics: its columns, within each region.
         regions: in the dataset's order, the average last.
-        rows: best average Dice first, failures last.
+        rows: the best first, failures last.
+        costs: the figures beside the scores, if there are profiles.
+        published: what a paper states, if it was asked for.
         footer: lines under the table.
     """
 
     group: Group
+    scores: pd.DataFrame
+    metrics: tuple[Metric, ...]
     regions: tuple[str, ...]
     rows: tuple[Row, ...]
+    costs: Costs | None
+    published: PublishedTable | None
     footer: tuple[str, ...]
 
+    def best(self, region: str, metric: Metric) -> str | None:
+        """Label of the row with the best mean; None where there is nothing to compare."""
+        found = {row.label: row.mean[region, metric.name] for row in self.rows if (region, metric.name) in row.mean}
+        if len(found) < 2 or not metric.ranked:
+            return None
+        return (min if metric.lower_is_better else max)(found, key=lambda label: found[label])
 
-def make_table(group: Group) -> Table:
-    """Aggregate one group of records."""
-    frame = tidy([record for record in group.records if record.status == "complete"])
-    scores = pd.DataFrame(frame.groupby(["key", "region"])[list(METRICS)].mean().unstack("region"))
-    cases = frame.groupby("key")["case"].nunique()
-    regions = list(frame["region"].unique()) or list(group.records[0].content.get("data", {}).get("regions", {}))
-    by_row: dict[str, list[Record]] = {}
-    for record in group.records:
-        job = record.content["job"]
-        # Seeds of one network share a row; of predictions from elsewhere each set is a row of its own.
-        same = [job["model"], job.get("model_options"), job.get("protocol")]
-        row = record.key if record.kind == "external" else json.dumps(same, sort_keys=True)
-        by_row.setdefault(row, []).append(record)
-    rows = [_row(records, scores, cases) for records in by_row.values()]
-    rows.sort(key=lambda row: (not row.seeds, -row.mean.get((AVERAGE, "dice"), 0.0), row.model))
-    return Table(group, (*regions, AVERAGE), tuple(rows), tuple(_footer(group, rows, frame)))
+    @property
+    def shown_costs(self) -> tuple[Cost, ...]:
+        """Those of which any row has a figure."""
+        return tuple(cost for name, cost in COSTS.items() if any(name in row.costs for row in self.rows))
 
 
-def render(tables: Sequence[Table], how: Format) -> str:
-    """Tables as text. Dice in percent as in the SegMamba paper's Table 1, except in CSV, which has full precision."""
-    if how == "csv":
-        buffer = io.StringIO()
-        pd.concat([_csv_frame(table) for table in tables], ignore_index=True).to_csv(buffer, index=False)
-        return buffer.getvalue()
-    return "\n\n".join(_render_one(table, how) for table in tables) + "\n"
+def make_table(
+    group: Group, choice: Choice | None = None, *, costs: Costs | None = None, published: PublishedTable | None = None
+) -> Table:
+    """Aggregate one group of records.
+
+    Raises:
+        BenchError: a metric, region or order that there is not, or scores that the records do not hold.
+    """
+    choice = choice or Choice()
+    chosen = metrics(choice.metrics)
+    labels = row_labels(group)
+    scores = case_scores(group, labels)
+    known = list(dict.fromkeys(scores["region"])) or list(group.records[0].content.get("data", {}).get("regions", {}))
+    regions = tuple(choice.regions or (*known, AVERAGE))
+    for region in regions:
+        if known and region not in (*known, AVERAGE):
+            raise BenchError(unknown("region", region, [*known, AVERAGE]))
+    _check_measured(scores, chosen)
+    rows = make_rows(group, labels, scores, chosen, costs)
+    rows.sort(key=_order(choice.sort or chosen[0].name, chosen, (*known, AVERAGE)))
+    shown = published if published is not None and set(published.regions) <= set(known) else None
+    footer = _footer(group, rows, scores, chosen)
+    if published is not None:
+        footer += _published_notes(group, published, shown is not None)
+    if costs is not None and any(row.costs for row in rows):
+        footer.append(f"Costs: profiles on {costs.hardware}{', ' + costs.setting if costs.setting else ''}.")
+    footer += [f"{row.label}: {remark}" for row in rows for remark in row.remarks]
+    return Table(group, scores, chosen, regions, tuple(rows), costs, shown, tuple(footer))
 
 
-def _row(records: Sequence[Record], scores: pd.DataFrame, cases: pd.Series[int]) -> Row:
-    job = records[0].content["job"]
-    complete = [record.key for record in records if record.status == "complete"]
-    others = [record for record in records if record.status != "complete"]
-    mean: dict[tuple[str, str], float] = {}
-    std: dict[tuple[str, str], float] = {}
-    for metric in METRICS if complete else ():
-        by_seed = pd.DataFrame(scores.loc[complete, metric])
-        by_seed[AVERAGE] = by_seed.mean(axis=1)
-        for region in by_seed.columns:
-            mean[region, metric] = float(by_seed[region].mean())
-            if len(complete) > 1:
-                std[region, metric] = float(by_seed[region].std(ddof=1))
-    return Row(
-        model=job["model"],
-        options=job.get("model_options") or {},
-        protocol=records[0].content.get("protocol_title", "none"),
-        status="complete" if complete else others[0].status,
-        seeds=len(complete),
-        cases=int(cases.loc[complete].max()) if complete else 0,
-        mean=mean,
-        std=std,
-        remarks=tuple(_remarks(records[0], others)),
-    )
+def table_sheet(table: Table, alike: Mapping[tuple[str, str], Sequence[str]] | None = None) -> Sheet:
+    """A table as a `Sheet`; Dice in percent, as in the SegMamba paper's Table 1.
+
+    Args:
+        table: the table.
+        alike: (region, metric) to the rows that are not distinguishable from the best, which are marked.
+    """
+    mixed = table.group.mixed
+    columns = [Column("model", numeric=False), *(Column(name, numeric=False) for name in _mixed_columns(mixed))]
+    for region in table.regions:
+        columns += [Column(f"{region} {metric.label}", rule=not n) for n, metric in enumerate(table.metrics)]
+    columns += [Column(cost.label, rule=not n) for n, cost in enumerate(table.shown_costs)]
+    columns += [Column("cases", rule=True), Column("seeds")]
+    best = {(region, metric.name): table.best(region, metric) for region in table.regions for metric in table.metrics}
+    rows = [
+        (
+            Cell(row.label + ("*" if row.remarks else ""), row.label),
+            *([Cell(row.protocol, row.protocol)] if "protocol" in mixed else []),
+            *(
+                _score_cell(row, region, metric, best, alike or {})
+                for region in table.regions
+                for metric in table.metrics
+            ),
+            *(_cost_cell(row, cost) for cost in table.shown_costs),
+            Cell(str(row.cases or ""), row.cases or None),
+            Cell(str(row.seeds or ""), row.seeds or None),
+        )
+        for row in table.rows
+    ]
+    breaks = {}
+    if table.published is not None:
+        breaks = {0: "here", len(rows): f"published: {table.published.title}"}
+        rows += _published_rows(table, len(columns))
+    notes = list(table.footer)
+    if alike:
+        notes.insert(0, f"{ALIKE} not distinguishable from the best of the column (in bold where there is bold type).")
+    return Sheet("", tuple(columns), tuple(rows), tuple(notes), breaks)
 
 
-def _remarks(record: Record, unfinished: Sequence[Record]) -> list[str]:
-    remarks = []
-    job = record.content["job"]
-    defaults = record.content.get("default_options", {})
-    changed = {o: v for o, v in (job.get("model_options") or {}).items() if _plain(v) != _plain(defaults.get(o))}
-    if changed:
-        told = [
-            f"{option} {_plain(value)} instead of {_plain(defaults.get(option))}" for option, value in changed.items()
-        ]
-        remarks.append(f"not as published: {'; '.join(told)}")
-    if job.get("protocol", {}).get("author_of"):
-        changes = record.content["protocol_title"].removeprefix(job["protocol"]["name"]).strip()
-        remarks.append(f"recipe of its authors{' changed ' + changes if changes else ''}: {_recipe(job['protocol'])}")
-    if record.kind == "external":
-        remarks.append("predictions made elsewhere, scored here; not trained under this protocol")
-    for other in unfinished:
-        why = "; ".join(other.faults) or other.content.get("message", "")
-        seed = f"seed {other.content['job'].get('seed')}: " if "seed" in other.content["job"] else ""
-        remarks.append(f"{seed}{other.status}{': ' + why.splitlines()[0] if why else ''}")
-    return remarks
+def table_csv(tables: Sequence[Table]) -> str:
+    """Tables as one CSV, in full precision: fractions and mm."""
+    buffer = io.StringIO()
+    pd.concat([_csv_frame(table) for table in tables], ignore_index=True).to_csv(buffer, index=False)
+    return buffer.getvalue()
 
 
-def _footer(group: Group, rows: Sequence[Row], frame: pd.DataFrame) -> list[str]:
+def _mixed_columns(mixed: Sequence[str]) -> list[str]:
+    return ["protocol"] if "protocol" in mixed else []
+
+
+def _check_measured(scores: pd.DataFrame, chosen: Sequence[Metric]) -> None:
+    for metric in chosen:
+        bare = scores[metric.name].isna().groupby(scores["model"]).all() if len(scores) else pd.Series(dtype=bool)
+        if bare.any():
+            without = ", ".join(map(str, bare[bare].index))
+            raise BenchError(
+                f"{metric.label} was not measured for {without}: the records are older than this metric, or their "
+                "dataset has no settings for it. Leave the metric out of --metrics, or those networks out of --model"
+            )
+
+
+def _order(sort: str, chosen: Sequence[Metric], regions: Sequence[str]) -> Callable[[Row], Any]:
+    """A key for sorting rows; what has no value comes last.
+
+    Raises:
+        BenchError: there is no such order.
+    """
+    if sort == "model":
+        return lambda row: (not row.seeds, row.label)
+    if sort in COSTS:
+        return lambda row: (not row.seeds, sort not in row.costs, row.costs.get(sort, 0.0), row.label)
+    orders = {metric.name: (AVERAGE, metric) for metric in chosen}
+    orders |= {f"{region}_{metric.name}": (region, metric) for region in regions for metric in chosen}
+    if sort not in orders:
+        raise BenchError(unknown("order for --sort", sort, [*orders, "model", *COSTS]))
+    region, metric = orders[sort]
+    sign = 1.0 if metric.lower_is_better else -1.0
+    where = region, metric.name
+    return lambda row: (not row.seeds, where not in row.mean, sign * row.mean.get(where, 0.0), row.label)
+
+
+def _score_cell(
+    row: Row,
+    region: str,
+    metric: Metric,
+    best: Mapping[tuple[str, str], str | None],
+    alike: Mapping[tuple[str, str], Sequence[str]],
+) -> Cell:
+    where = region, metric.name
+    if where not in row.mean:
+        return Cell(row.status if row.status != "complete" else "–")
+    text = metric.text(row.mean[where])
+    if row.std:
+        text += f" ± {metric.text(row.std[where])}"
+    mark = ALIKE if row.label in alike.get(where, ()) else ""
+    return Cell(text, metric.scale * row.mean[where], best[where] == row.label, mark)
+
+
+def _cost_cell(row: Row, cost: Cost) -> Cell:
+    if cost.name not in row.costs:
+        return Cell("–")
+    value = cost.scale * row.costs[cost.name]
+    return Cell(f"{value:,.{cost.digits}f}", value)
+
+
+def _published_rows(table: Table, width: int) -> list[tuple[Cell, ...]]:
+    """What a paper states, with the difference of ours behind it where both are of one dataset."""
+    assert table.published is not None
+    rows = []
+    comparable = table.group.dataset == table.published.dataset
+    for stated in table.published.rows:
+        ours = next((row for name in stated.models for row in table.rows if row.model == name and row.seeds), None)
+        cells = [Cell(stated.name, stated.name), *(Cell("") for _ in _mixed_columns(table.group.mixed))]
+        for region in table.regions:
+            for metric in table.metrics:
+                value = published_score(stated.scores, region, metric.name, table.published.regions)
+                text = "" if value is None else metric.text(value)
+                mine = ours.mean.get((region, metric.name)) if ours else None
+                if value is not None and mine is not None and comparable:
+                    text += f" ({metric.scale * (mine - value):+.2f})".replace("-", "−")
+                cells.append(Cell(text, None if value is None else metric.scale * value))
+        rows.append((*cells, *(Cell("") for _ in range(width - len(cells)))))
+    return rows
+
+
+def published_score(
+    scores: Mapping[tuple[str, str], float], region: str, metric: str, regions: Sequence[str]
+) -> float | None:
+    """A published mean, or for `AVERAGE` the mean over the regions; None where there is none."""
+    if region != AVERAGE:
+        return scores.get((region, metric))
+    found = [scores[one, metric] for one in regions if (one, metric) in scores]
+    return sum(found) / len(found) if len(found) == len(regions) else None
+
+
+def _published_notes(group: Group, published: PublishedTable, shown: bool) -> list[str]:
+    if not shown:
+        return [f"Published: {published.title} has other regions than {group.dataset}, so it is not shown."]
+    if group.dataset != published.dataset:
+        told = f"they are of {published.dataset}, this table of {group.dataset}, so nothing is compared"
+    else:
+        told = (
+            "other cases, another training; in brackets what the row here has more. Empty masks most probably scored "
+            f"as under {published.convention}"
+        )
+    return [f"Published figures: {published.source}; {told}."]
+
+
+def _footer(group: Group, rows: Sequence[Row], scores: pd.DataFrame, chosen: Sequence[Metric]) -> list[str]:
     facts = group.records[0].content.get("data", {})
     lines = []
-    if len(frame):
-        one = frame[frame["key"] == frame["key"].iloc[0]]
-        absent = one[one["empty"].isin(["reference", "both"])].groupby("region").size()
+    if len(scores):
+        one = scores[scores["key"] == scores["key"].iloc[0]]
+        absent = one[one["empty"].isin(["reference", "both"])].groupby("region", sort=False).size()
         told = ", ".join(f"{region} in {count}" for region, count in absent.items()) or "no region in any"
-        lines.append(f"{one['case'].nunique()} test cases; absent from the reference: {told}.")
+        counts = {row.cases for row in rows if row.seeds}
+        number = one["case"].nunique()
+        lines.append(f"{number} test case{'s' if number != 1 else ''}; absent from the reference: {told}.")
+        if len(counts) > 1:
+            lines.append("The rows rest on different test cases: their differences are those of the cases as well.")
     synthetic = " Synthetic data: nothing here is a statement on patients." if facts.get("synthetic") else ""
     files = f", files {group.data_fingerprint[:12]}" if group.data_fingerprint else ""
     lines.append(f"Dataset: {group.dataset}{files}.{synthetic}")
     told = group.records[0].content.get("protocol_description", "")
     if group.mixed:
-        lines.append(
-            f"Different protocols side by side: {group.protocol}. Differences between rows are theirs as well."
-        )
-    else:
+        mixture = "; ".join(f"{name} {' | '.join(group.facets[name])}" for name in group.mixed)
+        lines.append(f"Mixed on request: {mixture}. Differences between rows are theirs as well.")
+    if "protocol" not in group.mixed:
         lines.append(f"Protocol: {group.protocol}{': ' + told if told else ''}.")
-    rule = convention(group.convention)
-    lines.append(f"Empty masks, convention {rule.name}: {rule.title}.")
+    lines.append(_convention_line(group.convention))
+    if any(metric.name == "volume_error" for metric in chosen):
+        lines.append(
+            "Volume error: of the cases whose reference holds the region, (prediction − reference) / reference."
+        )
     found = [record.content.get("untrained", {}) for record in group.records]
     untrained = [scores["mean_dice"] for scores in found if "mean_dice" in scores]
     if untrained:
         lines.append(f"Untrained networks reach at most {100 * max(untrained):.2f} % average Dice.")
-    for row in rows:
-        lines += [f"{row.model}: {remark}" for remark in row.remarks]
     return lines
 
 
-def _recipe(protocol: Mapping[str, Any]) -> str:
-    train, patch = protocol["train"], protocol["data"]["patch_size"]
-    budget = next(f"{train[name]:,} {name}" for name in ("epochs", "steps", "gpu_seconds") if train[name] is not None)
-    return (
-        f"{train['optimiser']} {train['learning_rate']:g}, {train['loss'].replace('_', ' ')}, {budget}, batch "
-        f"{train['batch_size']}, patches of {_plain(patch)}"
-    )
-
-
-def _plain(value: Any) -> str:
-    return ",".join(str(item) for item in value) if isinstance(value, (list, tuple)) else str(value)
-
-
-def _render_one(table: Table, how: Format) -> str:
-    headers = [
-        "model",
-        *(["protocol"] if table.group.mixed else []),
-        *(f"{region} {_HEADERS[m]}" for region in table.regions for m in METRICS),
-        "cases",
-        "seeds",
-    ]
-    body = [
-        [
-            row.model + ("*" if row.remarks else ""),
-            *([row.protocol] if table.group.mixed else []),
-            *(_cell(row, region, metric) for region in table.regions for metric in METRICS),
-            row.cases or "",
-            row.seeds or "",
-        ]
-        for row in table.rows
-    ]
-    aligned = tuple("left" if header in ("model", "protocol") else "right" for header in headers)
-    printed = tabulate(body, headers, tablefmt=_TABULATE[how], colalign=aligned, disable_numparse=True)
-    if how == "latex":
-        return printed + "\n" + "\n".join(f"% {line}" for line in table.footer)
-    if how == "markdown":
-        return printed + "\n\n" + "\n".join(f"- {line}" for line in table.footer)
-    return printed + "\n\n" + "\n".join(table.footer)
-
-
-def _cell(row: Row, region: str, metric: str) -> str:
-    if (region, metric) not in row.mean:
-        return row.status
-    scale = 100 if metric == "dice" else 1
-    text = f"{scale * row.mean[region, metric]:.2f}"
-    return f"{text} ± {scale * row.std[region, metric]:.2f}" if row.std else text
+def _convention_line(name: str) -> str:
+    if name == LESIONWISE:
+        return "Dice and HD95 lesion-wise (BraTS 2023's ranking): a missed or invented lesion scores 0 and 374 mm."
+    if not name:
+        return "Empty masks: each row under the convention of its own protocol."
+    rule = convention(name)
+    return f"Empty masks, convention {rule.name}: {rule.title}."
 
 
 def _csv_frame(table: Table) -> pd.DataFrame:
     rows = []
     for row in table.rows:
         cells = {
-            f"{region}_{metric}{suffix}": values[region, metric]
+            f"{region}_{metric.name}{suffix}": values[region, metric.name]
             for suffix, values in (("", row.mean), ("_std", row.std))
             for region in table.regions
-            for metric in METRICS
-            if (region, metric) in values
+            for metric in table.metrics
+            if (region, metric.name) in values
         }
         rows.append(
             {
                 "model": row.model,
-                "model_options": json.dumps(row.options) if row.options else "",
-                "dataset": table.group.dataset,
-                "data_fingerprint": table.group.data_fingerprint,
+                "label": row.label,
+                "model_options": options_text(row.options),
+                **_csv_context(table),
                 "protocol": row.protocol,
-                "convention": table.group.convention,
                 "status": row.status,
                 "seeds": row.seeds,
                 "cases": row.cases,
                 **cells,
+                **row.costs,
                 "remarks": "; ".join(row.remarks),
             }
         )
+    if table.published is not None:
+        for stated in table.published.rows:
+            cells = {f"{region}_{metric}": value for (region, metric), value in stated.scores.items()}
+            context = {"model": stated.name, "label": stated.name, "dataset": table.published.dataset}
+            rows.append({**context, "status": "published", **cells, "remarks": table.published.source})
     return pd.DataFrame(rows)
+
+
+def _csv_context(table: Table) -> dict[str, str]:
+    return {
+        "dataset": table.group.dataset,
+        "data_fingerprint": table.group.data_fingerprint,
+        "convention": table.group.convention,
+        "code": " and ".join(table.group.facets.get("code", ())),
+    }

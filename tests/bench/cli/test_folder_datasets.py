@@ -115,7 +115,7 @@ def test_a_changed_description_is_another_experiment(
     (root / "dataset.json").write_text(json.dumps(facts))
     assert bench(*run, *results).status == 0
     assert len(Store(tmp_path / "results").records()) == 2
-    assert bench("table", *results).out.count("test cases; absent") == 2
+    assert bench("table", *results).out.count("absent from the reference") == 2
 
 
 def test_regions_that_no_label_map_can_tell_are_refused_before_training(

@@ -199,11 +199,11 @@ def test_authors_recipes_share_a_table_of_their_own_and_mix_on_request_only(
     assert author.status == 0, author.err + author.out
     assert bench("run", "--model", "segresnet", *common, "--set", "train.steps=1", *options[:2]).status == 0
     apart = bench("table", "--results", tmp_path / "results").out
-    assert apart.count("test cases; absent") == 2
+    assert apart.count("absent from the reference") == 2
     assert "segresnet: recipe of its authors changed (" in apart
     assert "uxnet: recipe of its authors changed (" in apart
     assert "adamw 0.0001, dice ce" in apart
-    mixed = bench("table", "--mix-protocols", "--results", tmp_path / "results").out
-    assert mixed.count("test cases; absent") == 1
-    assert "Different protocols side by side" in mixed
+    mixed = bench("table", "--allow-mixed", "--results", tmp_path / "results").out
+    assert mixed.count("absent from the reference") == 1
+    assert "Mixed on request: protocol" in mixed
     assert mixed.splitlines()[0].split()[:2] == ["model", "protocol"]

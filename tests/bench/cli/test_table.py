@@ -16,7 +16,7 @@ def test_nothing_to_show_says_how_to_make_something(bench: Callable, tmp_path: P
     assert "bench run --model" in answer.err
 
 
-@pytest.mark.parametrize("how", ["text", "markdown", "csv", "latex"])
+@pytest.mark.parametrize("how", ["text", "markdown", "csv", "latex", "html"])
 def test_every_format_prints(bench: Callable, complete_record: Callable[..., Record], tmp_path: Path, how: str) -> None:
     complete_record(tmp_path)
     answer = bench("table", "--results", tmp_path, "--format", how)

@@ -15,7 +15,9 @@ import pytest
 
 from bench.job import Job
 from bench.report.frame import group_records
-from bench.report.table import AVERAGE, make_table, render
+from bench.report.frame import AVERAGE
+from bench.report.render import render_sheets
+from bench.report.table import make_table, table_csv, table_sheet
 from bench.store import Record, Store
 
 Make = Callable[..., Record]
@@ -23,6 +25,10 @@ Make = Callable[..., Record]
 
 def _tables(root: Path) -> list:
     return [make_table(group) for group in group_records(Store(root).records())]
+
+
+def render(tables: list, how: str) -> str:
+    return table_csv(tables) if how == "csv" else render_sheets([table_sheet(table) for table in tables], how)
 
 
 def test_numbers_are_means_over_cases_then_seeds(tmp_path: Path, complete_record: Make) -> None:
@@ -95,8 +101,8 @@ def test_every_format_holds_the_same_numbers(tmp_path: Path, complete_record: Ma
     dice = f"{100 * frame['WT_dice'][0]:.2f}"
     hd95 = f"{frame['Avg_hd95'][0]:.2f}"
     assert frame["WT_dice"][0] == tables[0].rows[0].mean["WT", "dice"]
-    for how in ("text", "markdown", "latex"):
-        printed = render(tables, how)  # type: ignore[arg-type]
+    for how in ("text", "markdown", "latex", "html"):
+        printed = render(tables, how)
         assert dice in printed
         assert hd95 in printed
     assert "\\toprule" in render(tables, "latex")

@@ -1,0 +1,107 @@
+"""Every case of every network, with its scores, and slices of some."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+
+import pandas as pd
+
+from bench.report import figures
+from bench.report.cases_shown import Unavailable, choose, load
+from bench.report.page import CaseBrowser, CaseEntry
+from bench.report.shown import Metric
+from bench.report.table import Table
+from bench.store import Record
+
+_PNG_DPI = 110
+
+
+def choose_cases(tables: Sequence[Table], most: int) -> list[str]:
+    """Cases to be shown as pictures: the best, median and worst of each network, then evenly by average Dice.
+
+    Args:
+        tables: whose cases.
+        most: how many; fewer where there are fewer.
+    """
+    chosen: dict[str, None] = {}
+    for table in tables:
+        for _, scores in table.scores.groupby("model", sort=False):
+            one = scores[scores["key"] == scores["key"].iloc[0]]
+            chosen |= dict.fromkeys(choice.case for choice in choose(one))
+    everyone = pd.concat([table.scores for table in tables], ignore_index=True)
+    ranked = everyone.groupby("case")["dice"].mean().round(12).reset_index().sort_values(["dice", "case"])["case"]
+    step = max(len(ranked) // max(most, 1), 1)
+    chosen |= dict.fromkeys(map(str, [*ranked.iloc[::step], *ranked]))
+    return list(chosen)[:most]
+
+
+def make_browser(
+    tables: Mapping[str, Table], pictured: Sequence[str], on_picture: Callable[[str], None]
+) -> tuple[CaseBrowser | None, list[str]]:
+    """The browser, and why pictures are missing.
+
+    Args:
+        tables: by what is put behind the names of its networks; empty for nothing.
+        pictured: cases of which slices are drawn, for each network's first seed.
+        on_picture: told each network and case before it is drawn.
+    """
+    scores: dict[str, dict[str, dict[str, dict[str, float | None]]]] = {}
+    pictures: dict[str, dict[str, bytes | str]] = {}
+    models, reasons = [], []
+    metrics: dict[str, Metric] = {}
+    for suffix, table in tables.items():
+        metrics |= {metric.label: metric for metric in table.metrics}
+        by_key = {record.key: record for record in table.group.records}
+        for row in table.rows:
+            if not row.seeds:
+                continue
+            name = f"{row.label} {suffix}".strip()
+            models.append(name)
+            mine = table.scores[table.scores["model"] == row.label]
+            for case, found in mine.groupby("case"):
+                scores.setdefault(str(case), {})[name] = _scores(found, table.metrics)
+            record = by_key[mine["key"].iloc[0]]
+            for case in pictured:
+                if case not in set(mine["case"]):
+                    continue
+                on_picture(f"{name}, {case}")
+                drawn = _picture(record, case, f"{name}, {case}")
+                if isinstance(drawn, Unavailable):
+                    reasons.append(f"{name}: {drawn.reason}")
+                else:
+                    pictures.setdefault(case, {})[name] = drawn
+    if not models:
+        return None, []
+    entries = tuple(CaseEntry(case, scores[case], pictures.get(case, {})) for case in sorted(scores))
+    return CaseBrowser(tuple(models), tuple(metrics), entries), list(dict.fromkeys(reasons))
+
+
+def _scores(found: pd.DataFrame, metrics: Sequence[Metric]) -> dict[str, dict[str, float | None]]:
+    """Region to metric to the mean over seeds, as printed."""
+    means = found.groupby("region", sort=False)[[metric.name for metric in metrics]].mean()
+    return {
+        str(region): {
+            metric.label: None if pd.isna(row[metric.name]) else metric.scale * float(row[metric.name])
+            for metric in metrics
+        }
+        for region, row in means.iterrows()
+    }
+
+
+def _picture(record: Record, case: str, title: str) -> bytes | Unavailable:
+    shown = load(record, case)
+    if isinstance(shown, Unavailable):
+        return shown
+    figure = figures.slices(
+        shown.image,
+        shown.reference,
+        shown.prediction,
+        shown.regions,
+        shown.spacing_mm,
+        f"{title}, {shown.channel}",
+        shown.affine,
+    )
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_PNG_DPI, metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,159 @@
+"""One row of a table for each network: means over seeds of the means over cases, and what a reader must know of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from bench.report.costs import Costs, network_key
+from bench.report.frame import AVERAGE, Group
+from bench.report.shown import Metric
+from bench.store import Record
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network of a table.
+
+    Attributes:
+        label: what the row is called.
+        model: registered name, or the name given to predictions from elsewhere.
+        options: its options.
+        protocol: as tables print it.
+        status: ``complete`` where there is at least one complete seed.
+        seeds: how many complete runs the numbers rest on.
+        cases: how many test cases.
+        mean: (region, metric) to the mean over seeds of the mean over cases; fractions, and mm.
+        std: the same, standard deviation over seeds; empty for one seed.
+        costs: figures by name, see `bench.report.costs`.
+        remarks: what a reader must know of this row.
+    """
+
+    label: str
+    model: str
+    options: Mapping[str, Any]
+    protocol: str
+    status: str
+    seeds: int
+    cases: int
+    mean: Mapping[tuple[str, str], float]
+    std: Mapping[tuple[str, str], float]
+    costs: Mapping[str, float]
+    remarks: tuple[str, ...]
+
+
+def make_rows(
+    group: Group,
+    labels: Mapping[str, str],
+    scores: pd.DataFrame,
+    metrics: Sequence[Metric],
+    costs: Costs | None = None,
+) -> list[Row]:
+    """All rows of a group, in the order of their first records.
+
+    Args:
+        group: the records.
+        labels: of `bench.report.frame.row_labels`.
+        scores: of `bench.report.frame.case_scores`.
+        metrics: which.
+        costs: figures of networks; None for none.
+    """
+    names = [metric.name for metric in metrics]
+    means = scores.groupby(["key", "region"], sort=False)[names].mean()
+    averages = means.groupby("key", sort=False).mean()
+    by_record = {name: means[name].unstack("region").assign(**{AVERAGE: averages[name]}) for name in names}
+    cases = scores.groupby("key")["case"].nunique()
+    by_row: dict[str, list[Record]] = {}
+    for record in group.records:
+        by_row.setdefault(labels[record.key], []).append(record)
+    return [_row(label, records, by_record, cases, costs) for label, records in by_row.items()]
+
+
+def _row(
+    label: str,
+    records: Sequence[Record],
+    by_record: Mapping[str, pd.DataFrame],
+    cases: pd.Series[int],
+    costs: Costs | None,
+) -> Row:
+    first = records[0].content
+    job = first["job"]
+    complete = [record.key for record in records if record.status == "complete"]
+    others = [record for record in records if record.status != "complete"]
+    mean: dict[tuple[str, str], float] = {}
+    std: dict[tuple[str, str], float] = {}
+    for metric, frame in by_record.items() if complete else ():
+        found = frame.loc[complete]
+        for region, value in found.mean().items():
+            if pd.notna(value):
+                mean[str(region), metric] = float(value)
+        if len(complete) > 1:
+            std |= {(str(region), metric): float(value) for region, value in found.std(ddof=1).items()}
+    figures = costs.figures.get(network_key(job["model"], job.get("model_options") or {}), {}) if costs else {}
+    return Row(
+        label=label,
+        model=job["model"],
+        options=job.get("model_options") or {},
+        protocol=first.get("protocol_title", "none"),
+        status="complete" if complete else others[0].status,
+        seeds=len(complete),
+        cases=int(cases.loc[complete].max()) if complete else 0,
+        mean=mean,
+        std=std,
+        costs=figures,
+        remarks=tuple(_remarks(records[0], others)),
+    )
+
+
+def _remarks(record: Record, unfinished: Sequence[Record]) -> list[str]:
+    remarks = []
+    if changed := _unlike_published(record):
+        remarks.append(f"not as published: {'; '.join(changed)}")
+    job = record.content["job"]
+    if job.get("protocol", {}).get("author_of"):
+        changes = record.content["protocol_title"].removeprefix(job["protocol"]["name"]).strip()
+        remarks.append(f"recipe of its authors{' changed ' + changes if changes else ''}: {_recipe(job['protocol'])}")
+    if record.kind == "external":
+        remarks.append("predictions made elsewhere, scored here; not trained under this protocol")
+    remarks += [str(note) for note in record.content.get("execution", {}).get("notes", ())]
+    for other in unfinished:
+        why = "; ".join(other.faults) or other.content.get("message", "")
+        seed = f"seed {other.content['job'].get('seed')}: " if "seed" in other.content["job"] else ""
+        remarks.append(f"{seed}{other.status}{': ' + why.splitlines()[0] if why else ''}")
+    return remarks
+
+
+def _unlike_published(record: Record) -> list[str]:
+    """Options that are not the defaults, less those that the protocol itself asks for."""
+    job, defaults = record.content["job"], record.content.get("default_options", {})
+    protocol = job.get("protocol", {})
+    deep = protocol.get("train", {}).get("deep_supervision")
+    return [
+        f"{option} {_plain(value)} instead of {_plain(defaults.get(option))}"
+        for option, value in (job.get("model_options") or {}).items()
+        if _plain(value) != _plain(defaults.get(option))
+        and not (option == "deep_supervision" and value == deep)
+        and option not in record.content.get("recipe_options", ())
+    ]
+
+
+def _recipe(protocol: Mapping[str, Any]) -> str:
+    train, patch = protocol["train"], protocol["data"]["patch_size"]
+    budget = next(f"{train[name]:,} {name}" for name in ("epochs", "steps", "gpu_seconds") if train[name] is not None)
+    return (
+        f"{train['optimiser']} {train['learning_rate']:g}, {train['loss'].replace('_', ' ')}, {budget}, batch "
+        f"{train['batch_size']}, patches of {_plain(patch)}"
+    )
+
+
+def _plain(value: Any) -> str:
+    return ",".join(str(item) for item in value) if isinstance(value, (list, tuple)) else str(value)
+
+
+def options_text(options: Mapping[str, Any]) -> str:
+    """Options as JSON, empty where there are none."""
+    return json.dumps(options) if options else ""

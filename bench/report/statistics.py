@@ -1,0 +1,264 @@
+"""What the differences in a table are worth: `bench.stats` on its scores, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench import stats
+from bench.report.frame import tidy
+from bench.report.sheet import Cell, Column, Sheet
+from bench.report.shown import METRICS, Metric
+from bench.report.table import Table
+
+ALPHA = 0.05
+CONFIDENCE = 0.95
+RESAMPLES = 9999
+
+_DIFFERENCES = ("mean_difference", "difference_low", "difference_high", "median_difference")
+
+METHOD = (
+    f"Intervals: {CONFIDENCE:.0%}, BCa bootstrap over cases, {RESAMPLES} resamples. p: two-sided Wilcoxon signed-rank "
+    "over cases (normal approximation, no continuity correction, cases without a difference left out), corrected by "
+    "Holm over the comparisons with the best, or over all pairs. r: matched-pairs rank-biserial correlation, above 0 "
+    "where the first is larger.",
+    f"Tier 1: not distinguishable from the best at {ALPHA:g}; tier 2: likewise from the best of the rest. Rank, first "
+    "places, τ: by the mean, in 1000 resamples of the cases. Average rank: over cases; CD: Nemenyi's critical "
+    "difference.",
+    "Scores of one case are averaged over seeds first. With one training run for each network this speaks of cases, "
+    "not of retraining.",
+)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Results of `bench.stats`, whose columns they have.
+
+    Attributes:
+        frame: the tidy table that they are of.
+        summary: means, intervals, medians.
+        pairs: all pairs of networks.
+        best: each network against the best.
+        tiers: who is distinguishable from whom.
+        stability: of the ranking over resamples of the cases.
+        friedman: all networks at once.
+        variance: between cases and between seeds.
+    """
+
+    frame: pd.DataFrame
+    summary: pd.DataFrame
+    pairs: pd.DataFrame
+    best: pd.DataFrame
+    tiers: pd.DataFrame
+    stability: stats.RankStability
+    friedman: stats.Friedman
+    variance: pd.DataFrame
+
+
+def statistics(table: Table) -> Statistics | None:
+    """Everything for the regions and ranked metrics that a table shows; None where no network is complete.
+
+    Raises:
+        BenchError: the networks have different test cases; the message names the difference.
+    """
+    shown = [metric for metric in table.metrics if metric.ranked]
+    frame = tidy(table.scores, shown, table.regions)
+    if frame.empty:
+        return None
+    lower = [metric.name for metric in METRICS.values() if metric.lower_is_better]
+    return Statistics(
+        frame=frame,
+        summary=stats.summarise(frame, CONFIDENCE, RESAMPLES),
+        pairs=stats.compare(frame, CONFIDENCE, RESAMPLES),
+        best=stats.against_best(frame, ALPHA, CONFIDENCE, RESAMPLES, lower_is_better=lower),
+        tiers=stats.tiers(frame, ALPHA, lower),
+        stability=stats.rank_stability(frame, lower_is_better=lower),
+        friedman=stats.friedman(frame, ALPHA, lower),
+        variance=stats.variance(frame),
+    )
+
+
+def first_tier(found: Statistics) -> dict[tuple[str, str], list[str]]:
+    """(region, metric) to the networks that are not distinguishable from the best, itself among them."""
+    first = found.tiers[found.tiers["tier"] == 1]
+    return {
+        (str(where[0]), str(where[1])): list(rows["model"])
+        for where, rows in first.groupby(["region", "metric"])
+        if len(found.tiers[(found.tiers["region"] == where[0]) & (found.tiers["metric"] == where[1])]) > 1
+    }
+
+
+def statistics_frame(found: Statistics) -> pd.DataFrame:
+    """One row per region, metric and network, in the units of ``cases.csv``; for CSV."""
+    keys = ["region", "metric", "model"]
+    best = found.best.rename(columns={"model_a": "best", "model_b": "model"})
+    best = best[[*keys, "best", *_DIFFERENCES, "p", "p_holm", "rank_biserial"]]
+    renamed = {name: f"best_minus_model_{name}" for name in _DIFFERENCES}
+    return (
+        found.summary.merge(best.rename(columns=renamed), on=keys, how="left")
+        .merge(found.tiers[[*keys, "tier"]], on=keys, how="left")
+        .merge(found.stability.models, on=keys, how="left")
+        .merge(found.friedman.ranks, on=keys, how="left")
+        .merge(found.variance[[*keys, "case_variance", "seed_variance", "residual_variance"]], on=keys, how="left")
+    )
+
+
+def statistics_sheets(found: Statistics, table: Table) -> list[Sheet]:
+    """For each metric and region a table of the networks, and one of all pairs; a last one for the seeds."""
+    frame = statistics_frame(found)
+    sheets = []
+    for metric in table.metrics:
+        for region in table.regions:
+            rows = frame[(frame["region"] == region) & (frame["metric"] == metric.name)]
+            if len(rows):
+                sheets.append(_networks(found, rows, region, metric))
+                if len(rows) > 2:  # of two the first table says it all
+                    sheets.append(_pairs(found, rows, region, metric))
+    if sheets:
+        sheets[0] = Sheet(sheets[0].title, sheets[0].columns, sheets[0].rows, (*METHOD, *sheets[0].notes))
+    if (found.variance["seeds"] > 1).any():
+        sheets.append(_seeds(found))
+    return sheets
+
+
+def _networks(found: Statistics, rows: pd.DataFrame, region: str, metric: Metric) -> Sheet:
+    columns = (
+        Column("model", numeric=False),
+        Column("mean"),
+        Column("interval"),
+        Column("median"),
+        Column("best − model"),
+        Column("interval"),
+        Column("p (Holm)"),
+        Column("r"),
+        Column("tier"),
+        Column("rank"),
+        Column("first places"),
+        Column("average rank"),
+    )
+    body = []
+    for row in rows.sort_values(["rank", "model"]).to_dict("records"):
+        leads = bool(pd.isna(row["best"]))
+        body.append(
+            (
+                Cell(str(row["model"]), str(row["model"])),
+                Cell(metric.text(row["mean"]), row["mean"], best=leads and len(rows) > 1),
+                Cell(_interval(metric, row["mean_low"], row["mean_high"])),
+                Cell(metric.text(row["median"]), row["median"]),
+                *_against_best(row, metric, leads),
+                Cell(_whole(row["tier"]), row["tier"]),
+                Cell(_ranks(row), row["rank"]),
+                Cell("–" if pd.isna(row["first_share"]) else f"{row['first_share']:.0%}", row["first_share"]),
+                Cell(f"{row['average_rank']:.2f}", row["average_rank"]),
+            )
+        )
+    title = f"{region}, {metric.label}, {_whole(rows['cases'].iloc[0])} cases"
+    return Sheet(title, columns, tuple(body), tuple(_together(found, region, metric)))
+
+
+def _against_best(row: Mapping[Hashable, Any], metric: Metric, leads: bool) -> list[Cell]:
+    if leads:
+        return [Cell("")] * 4
+    difference, low, high = (row[f"best_minus_model_{name}"] for name in _DIFFERENCES[:3])
+    return [
+        Cell(metric.text(difference), difference),
+        Cell(_interval(metric, low, high)),
+        Cell(p_text(row["p_holm"]), row["p_holm"]),
+        Cell(f"{row['rank_biserial']:+.2f}", row["rank_biserial"]),
+    ]
+
+
+def _together(found: Statistics, region: str, metric: Metric) -> list[str]:
+    """What holds of all networks at once."""
+    notes = []
+    tests = found.friedman.tests
+    test = tests[(tests["region"] == region) & (tests["metric"] == metric.name)].iloc[0]
+    if test["reason"]:
+        notes.append(f"Friedman's test: {test['reason']}.")
+    else:
+        rejected = "" if test["rejected"] else "; the average ranks do not differ, so CD says nothing"
+        notes.append(
+            f"Friedman: χ² {test['statistic']:.1f}, p {p_text(test['p'])}; CD {test['critical_difference']:.2f}"
+            f"{rejected}."
+        )
+    taus = found.stability.tau
+    tau = taus[(taus["region"] == region) & (taus["metric"] == metric.name)].iloc[0]
+    if pd.notna(tau["tau_mean"]):
+        notes.append(
+            f"Kendall's τ of the ranking to that on resampled cases: {tau['tau_mean']:.2f} "
+            f"({tau['tau_low']:.2f} to {tau['tau_high']:.2f})."
+        )
+    return notes
+
+
+def _pairs(found: Statistics, rows: pd.DataFrame, region: str, metric: Metric) -> Sheet:
+    """p of all pairs, and the effect of row over column."""
+    order = list(rows.sort_values(["rank", "model"])["model"])
+    pairs = found.pairs[(found.pairs["region"] == region) & (found.pairs["metric"] == metric.name)]
+    stated: dict[tuple[str, str], tuple[float, float]] = {}
+    for pair in pairs.to_dict("records"):
+        one, two = str(pair["model_a"]), str(pair["model_b"])
+        stated[one, two] = pair["p_holm"], pair["rank_biserial"]
+        stated[two, one] = pair["p_holm"], -pair["rank_biserial"]
+    body = []
+    for one in order:
+        cells = [Cell(one, one)]
+        for two in order:
+            if one == two:
+                cells.append(Cell("–"))
+                continue
+            p, effect = stated[one, two]
+            cells.append(Cell(f"{p_text(p)} ({effect:+.2f})", p, best=p < ALPHA))
+        body.append(tuple(cells))
+    title = f"{region}, {metric.label}: all pairs, p (Holm over all) and r of the row over the column"
+    return Sheet(title, (Column("", numeric=False), *(Column(name) for name in order)), tuple(body))
+
+
+def _seeds(found: Statistics) -> Sheet:
+    columns = (
+        *(Column(name, numeric=False) for name in ("region", "metric", "model")),
+        Column("seeds"),
+        Column("share of cases"),
+        Column("share of seeds"),
+        Column("share of rest"),
+        Column("s.e. over cases"),
+        Column("s.e. over cases and seeds"),
+    )
+    body = []
+    for row in found.variance[found.variance["seeds"] > 1].to_dict("records"):
+        metric = METRICS[str(row["metric"])]
+        shares = [row[f"{part}_share"] for part in ("case", "seed", "residual")]
+        errors = [row["standard_error_cases"], row["standard_error_both"]]
+        body.append(
+            (
+                *(Cell(text, text) for text in (str(row["region"]), metric.label, str(row["model"]))),
+                Cell(_whole(row["seeds"]), row["seeds"]),
+                *(Cell("–" if pd.isna(share) else f"{share:.1%}", share) for share in shares),
+                *(Cell("–" if pd.isna(error) else metric.text(error), error) for error in errors),
+            )
+        )
+    note = "Variance of the scores by a two-way random-effects analysis, cases × seeds; the rest is their interaction."
+    return Sheet("Cases and seeds", columns, tuple(body), (note,))
+
+
+def _interval(metric: Metric, low: float, high: float) -> str:
+    return "–" if np.isnan(low) or np.isnan(high) else f"{metric.text(low)} to {metric.text(high)}"
+
+
+def p_text(p: float) -> str:
+    """A p value as it is printed."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _ranks(row: Mapping[Hashable, Any]) -> str:
+    if np.isnan(row["rank_low"]):
+        return _whole(row["rank"])
+    return f"{_whole(row['rank'])} ({_whole(row['rank_low'])} to {_whole(row['rank_high'])})"
+
+
+def _whole(value: float) -> str:
+    return f"{value:.0f}"

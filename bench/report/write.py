@@ -1,0 +1,94 @@
+"""A report in its files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import __version__
+from bench.atomic import atomic_file, write_text
+from bench.progress import Watcher
+from bench.report.browser import choose_cases, make_browser
+from bench.report.compose import STEPS, Part, sections
+from bench.report.page import CaseBrowser, Page, Section, Text, render_markdown, render_page
+from bench.report.table import Table
+from bench.store import now
+from bench.verify import Finding
+
+FIGURES = "figures"
+
+
+def write_report(
+    tables: Sequence[Table],
+    findings: Sequence[Finding],
+    folder: Path,
+    title: str,
+    pictures: int,
+    watcher: Watcher,
+) -> list[Path]:
+    """Write ``report.html``, and ``report.md`` with ``figures/``; each file is there whole or as it was.
+
+    Args:
+        tables: what is reported, a part each.
+        findings: of `bench.verify` on their records.
+        folder: where.
+        title: of the page.
+        pictures: of how many cases slices are drawn, for each network.
+        watcher: is shown the progress.
+
+    Raises:
+        BenchError: the disk refuses, or the networks of a table have different test cases.
+    """
+    names = _names(tables)
+    parts = [
+        Part(table, name, number, findings) for number, (table, name) in enumerate(zip(tables, names, strict=True), 1)
+    ]
+    made: list[Section] = []
+    with watcher.bar("report", STEPS * len(parts)) as bar:
+        for part in parts:
+            made += sections(part, lambda step, part=part: bar.advance(f"{part.name} {step}".strip()))  # type: ignore[misc]
+    scored = {
+        f"[{name}]" if name else "": table for name, table in zip(names, tables, strict=True) if len(table.scores)
+    }
+    browser: CaseBrowser | None = None
+    reasons: list[str] = []
+    if scored:
+        pictured = choose_cases(list(scored.values()), pictures)
+        shown = sum(row.seeds > 0 for table in scored.values() for row in table.rows)
+        with watcher.bar("slices", shown * len(pictured)) as bar:
+            browser, reasons = make_browser(scored, pictured, bar.advance)
+    if reasons:
+        made.append(Section("no-slices", "Slices that are missing", (Text(tuple(reasons)),)))
+    page = Page(title, _subtitle(tables), tuple(made), browser, f"Made {now()} by segmamba-bench {__version__}.")
+    markdown, files = render_markdown(page, FIGURES)
+    for name, content in files.items():
+        if isinstance(content, str):
+            write_text(folder / name, content)
+        else:
+            with atomic_file(folder / name) as file:
+                file.write(content)
+    write_text(folder / "report.md", markdown)
+    write_text(folder / "report.html", render_page(page))
+    return [folder / "report.html", folder / "report.md"]
+
+
+def _names(tables: Sequence[Table]) -> list[str]:
+    """What tells the tables apart; empty for a single one."""
+    if len(tables) == 1:
+        return [""]
+    names = []
+    for number, table in enumerate(tables, 1):
+        group = table.group
+        differing = [
+            " and ".join(values)
+            for facet, values in group.facets.items()
+            if any(other.group.facets.get(facet) != values for other in tables)
+        ]
+        names.append(f"{number}, {', '.join(differing) or group.dataset}")
+    return names
+
+
+def _subtitle(tables: Sequence[Table]) -> str:
+    datasets = dict.fromkeys(table.group.dataset for table in tables)
+    protocols = dict.fromkeys(table.group.protocol for table in tables)
+    return f"{', '.join(datasets)}; protocol {', '.join(protocols)}"
