@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 DEFAULT_RESULTS = Path("results")
+KINDS = ("run", "external", "profile")
 STATUSES = ("running", "interrupted", "complete", "failed", "oom", "nan", "timeout", "damaged")
 CASE_COLUMNS = (
     *("case", "region", "dice", "hd95", "prediction_mm3", "reference_mm3", "empty"),
@@ -77,7 +78,7 @@ class Record:
 
     @property
     def kind(self) -> str:
-        """``run`` for a training of ours, ``external`` for scored predictions from elsewhere; empty if unknown."""
+        """One of `KINDS`: a training of ours, scored predictions from elsewhere, what a network costs; empty if unknown."""
         return str(self.content.get("kind", ""))
 
     @property
@@ -268,7 +269,7 @@ class Store:
                 (f"{folder} holds the record of {content['key']}: a copy, or a changed job. Remove or rename it.",),
             )
         if content["status"] == "complete":
-            return Record(folder, content, tuple(_disagreements(folder, content.get("files", {}))))
+            return Record(folder, content, tuple(_disagreements(folder, content)))
         return Record(folder, content)
 
 
@@ -284,7 +285,7 @@ def _malformed(content: Any) -> str | None:
     for name, kind in kinds.items():
         if not isinstance(content.get(name), kind):
             return name
-    if content["kind"] not in ("run", "external"):
+    if content["kind"] not in KINDS:
         return "kind"
     stated = content.get("files", {}).values()
     if not all(isinstance(facts, dict) and {"bytes", "sha256"} <= facts.keys() for facts in stated):
@@ -306,8 +307,9 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _disagreements(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    if "cases.csv" not in files:
+def _disagreements(folder: Path, content: Mapping[str, Any]) -> Iterator[str]:
+    files: Mapping[str, Mapping[str, Any]] = content.get("files", {})
+    if "cases.csv" not in files and content["kind"] != "profile":
         yield f"{folder} says complete but names no cases.csv"
     for name, stated in files.items():
         path = folder / name

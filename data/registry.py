@@ -99,6 +99,8 @@ def _source(name: str) -> DatasetSource:
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean '{nearest[0]}'?" if nearest else "."
+        if Path(name).is_dir():
+            hint = f", and the folder {name} holds no dataset.json, which would make it one."
         raise DataError(
             f"there is no dataset '{name}'{hint} There are: {', '.join(known)}. A folder in the layout of nnU-Net or "
             "of the Medical Segmentation Decathlon is named by its path, with a /."

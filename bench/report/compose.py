@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from bench.metrics import CONVENTIONS
 from bench.report import figures
+from bench.report.costs import COSTS
 from bench.report.frame import AVERAGE, code_version, row_labels, tidy
 from bench.report.page import Block, Code, Drawing, Facts, Section, Text
 from bench.report.page import Table as TableBlock
@@ -130,10 +131,12 @@ def _cost(part: Part, found: Statistics) -> list[Section]:
     means = chosen[chosen["region"] == region].rename(columns={"mean_low": "low", "mean_high": "high"})
     profiles = pd.DataFrame([{"model": row.label, **row.costs} for row in part.table.rows if row.seeds and row.costs])
     blocks: list[Block] = []
-    for x in ("latency_s", "peak_memory_bytes", "parameters", "gmacs") if len(means) else ():
+    for x, cost in COSTS.items() if len(means) else ():
         if len(profiles) > 1 and x in profiles and profiles[x].notna().sum() > 1:
             figure = figures.cost(means[["model", "mean", "low", "high"]], profiles, x, part.models)
-            blocks.append(_drawing(part, f"cost-{x.replace('_', '-')}", figure, f"Mean Dice ({region}) against {x}."))
+            blocks.append(
+                _drawing(part, f"cost-{x.replace('_', '-')}", figure, f"Mean Dice ({region}) against {cost.title}.")
+            )
     return [_section(part, "cost", "What it costs", blocks)] if blocks else []
 
 

@@ -13,30 +13,39 @@ from bench.store import Record
 
 @dataclass(frozen=True)
 class Cost:
-    """A column of costs.
+    """A figure of what a network costs.
 
     Attributes:
         name: of the figure in a profile's ``measured``.
-        label: with the unit.
+        title: what it is called.
+        unit: in which it is printed.
         scale: factor from the figure to what is printed.
         digits: after the point.
+        on_device: whether it depends on the hardware.
     """
 
     name: str
-    label: str
+    title: str
+    unit: str
     scale: float
     digits: int
+    on_device: bool = True
+
+    @property
+    def label(self) -> str:
+        """Head of a table's column."""
+        return f"{self.title} {self.unit}"
 
 
 COSTS: Mapping[str, Cost] = MappingProxyType(
     {
         cost.name: cost
         for cost in (
-            Cost("parameters", "parameters M", 1e-6, 1),
-            Cost("gmacs", "GMACs", 1.0, 1),
-            Cost("latency_s", "inference ms", 1e3, 1),
-            Cost("train_step_s", "train step ms", 1e3, 1),
-            Cost("peak_memory_bytes", "train memory GiB", 2.0**-30, 2),
+            Cost("parameters", "parameters", "M", 1e-6, 1, on_device=False),
+            Cost("gmacs", "operations", "GMAC", 1.0, 1, on_device=False),
+            Cost("latency_s", "inference time", "ms", 1e3, 1),
+            Cost("train_step_s", "training step", "ms", 1e3, 1),
+            Cost("peak_memory_bytes", "peak memory", "GiB", 2.0**-30, 2),
         )
     }
 )

@@ -18,20 +18,45 @@ class Metric:
 
     Attributes:
         name: of the column.
-        label: with the unit.
-        scale: factor from the column to what is printed.
+        title: what it is called.
+        unit: in which tables print it, ``%`` of a fraction or ``mm``.
         lower_is_better: whether less is better.
         ranked: whether less or more is better at all.
     """
 
     name: str
-    label: str
-    scale: float = 1.0
+    title: str
+    unit: str
     lower_is_better: bool = False
     ranked: bool = True
 
+    @property
+    def scale(self) -> float:
+        """Factor from the column to what tables print."""
+        return 100.0 if self.unit == "%" else 1.0
+
+    @property
+    def label(self) -> str:
+        """Head of a table's column."""
+        return f"{self.title} {self.unit}"
+
+    @property
+    def axis_unit(self) -> str:
+        """Unit on a figure's axis, which shows the column as it is; empty for a fraction."""
+        return "" if self.unit == "%" else self.unit
+
+    @property
+    def axis_label(self) -> str:
+        """Name and unit, for a figure's axis."""
+        return f"{self.title} ({self.axis_unit})" if self.axis_unit else self.title
+
+    @property
+    def direction(self) -> str:
+        """Which end is the good one, in words."""
+        return "lower is better" if self.lower_is_better else "higher is better"
+
     def text(self, value: float) -> str:
-        """A value of the column as it is printed."""
+        """A value of the column as tables print it."""
         return f"{self.scale * value:.2f}"
 
 
@@ -39,14 +64,14 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         metric.name: metric
         for metric in (
-            Metric("dice", "Dice %", 100),
-            Metric("hd95", "HD95 mm", lower_is_better=True),
-            Metric("nsd", f"NSD({NSD_TOLERANCE_MM:g} mm) %", 100),
-            Metric("sensitivity", "sensitivity %", 100),
-            Metric("precision", "precision %", 100),
-            Metric("volume_error", "volume error %", 100, ranked=False),
-            Metric("lesion_dice", "lesion-wise Dice %", 100),
-            Metric("lesion_hd95", "lesion-wise HD95 mm", lower_is_better=True),
+            Metric("dice", "Dice", "%"),
+            Metric("hd95", "HD95", "mm", lower_is_better=True),
+            Metric("nsd", f"NSD({NSD_TOLERANCE_MM:g} mm)", "%"),
+            Metric("sensitivity", "sensitivity", "%"),
+            Metric("precision", "precision", "%"),
+            Metric("volume_error", "volume error", "%", ranked=False),
+            Metric("lesion_dice", "lesion-wise Dice", "%"),
+            Metric("lesion_hd95", "lesion-wise HD95", "mm", lower_is_better=True),
         )
     }
 )

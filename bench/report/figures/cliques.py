@@ -74,7 +74,7 @@ def critical_difference(
     figure = new_figure(
         WIDTH_IN,
         depth_in + 1.5,
-        f"Average ranks by {metric_named(metric).name} of {region} over {int(test.cases)} cases\n{verdict}",
+        f"Average ranks by {metric_named(metric).title} of {region} over {int(test.cases)} cases\n{verdict}",
     )
     axes = figure.subplots()
     axes.set_ylim(depth_in, -0.45)  # in inches below the axis of ranks

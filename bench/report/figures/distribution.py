@@ -50,7 +50,7 @@ def cases(frame: pd.DataFrame, metric: str, convention: str = "brats", models: S
     Args:
         frame: the tidy long frame, see `bench.report.figures`; each record's cases count. With a column ``empty``
             (as in a record's cases) only masks that are empty count as penalised, else all with the penalty's value.
-        metric: one of `bench.report.figures.style.METRICS`.
+        metric: one of `bench.report.shown.METRICS`.
         convention: how empty masks were scored, one of `bench.metrics.CONVENTIONS`.
         models: all models of the report, see `bench.report.figures.style.looks`.
 
@@ -63,7 +63,7 @@ def cases(frame: pd.DataFrame, metric: str, convention: str = "brats", models: S
     rows = frame[frame["metric"] == metric]
     demand(rows, (), f"scores for {metric}")
     demand_finite(rows, ("value",), "scores")
-    penalty = convention_named(convention).one_empty[0 if facts.higher_is_better else 1]
+    penalty = convention_named(convention).one_empty[1 if facts.lower_is_better else 0]
     rows = rows.assign(penalised=_penalised(rows, penalty))
     regions = list(rows["region"].unique())
     order = _by_mean(rows, facts)
@@ -75,7 +75,7 @@ def cases(frame: pd.DataFrame, metric: str, convention: str = "brats", models: S
     figure = new_figure(
         WIDTH_IN,
         1.4 + down * (0.55 + height_in * len(order)),
-        f"{facts.name} of each test case ({facts.direction}); models in the order of their mean",
+        f"{facts.title} of each test case ({facts.direction}); models in the order of their mean",
     )
     grid = figure.subplots(down, columns, sharey=True, squeeze=False)
     banded = bool(rows["penalised"].any())
@@ -87,7 +87,7 @@ def cases(frame: pd.DataFrame, metric: str, convention: str = "brats", models: S
         lowest = index + columns >= len(regions)
         mine = rows[rows["region"] == regions[index]]
         _panel(axes, mine, order, facts, penalty if banded else None)
-        axes.set_xlabel(facts.label if lowest else "")
+        axes.set_xlabel(facts.axis_label if lowest else "")
         count = mine["case"].nunique()
         axes.set_title(f"{regions[index]}, {count} case{'' if count == 1 else 's'}")
     _legend(figure, facts, penalty if banded else None, int(rows["penalised"].sum()))
@@ -109,7 +109,7 @@ def _penalised(rows: pd.DataFrame, penalty: float) -> NDArray[np.bool_]:
 def _by_mean(rows: pd.DataFrame, facts: Metric) -> list[str]:
     """Models, best first: a region counts as much as another, however many cases it has."""
     means = rows.groupby(["model", "region"])["value"].mean().groupby("model").mean()
-    sign = -1 if facts.higher_is_better else 1
+    sign = 1 if facts.lower_is_better else -1
     return sorted(means.index, key=lambda model: (sign * means[model], model))
 
 
@@ -120,7 +120,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, order: Sequence[str], facts: Metric, 
     axes.tick_params(axis="y", length=0)
     for row in range(1, len(order)):
         axes.axhline(row - 0.5, color=PALE, linewidth=0.4, zorder=0)
-    middle = _BAND / 2 if facts.higher_is_better else 1 - _BAND / 2
+    middle = 1 - _BAND / 2 if facts.lower_is_better else _BAND / 2
     for row, model in enumerate(order):
         mine = rows[rows["model"] == model]
         if len(mine):
@@ -173,7 +173,7 @@ _MEAN: dict[str, Any] = {
 
 def _scale(axes: Axes, shown: NDArray[np.floating], facts: Metric, penalty: float | None) -> None:
     """Limits and ticks for the cases that are not penalised, and the band for those that are."""
-    if facts.higher_is_better:
+    if not facts.lower_is_better:
         low, high = float(shown.min()), float(shown.max())
         margin = max(0.04 * (high - low), 0.03 - (high - low) / 2)
         low, high = low - margin, high + margin
@@ -195,7 +195,7 @@ def _scale(axes: Axes, shown: NDArray[np.floating], facts: Metric, penalty: floa
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     if penalty is not None:
-        begin = 0.0 if facts.higher_is_better else 1 - _BAND
+        begin = 0.1 if facts.lower_is_better else 0 - _BAND
         # Above all but the numbers: a box that reaches the penalty ends here.
         axes.add_patch(Rectangle((begin, 0), _BAND, 1, facecolor=BAND, transform=axes.transAxes, zorder=5))
     axes.grid(axis="x", color=PALE, linewidth=0.4)
@@ -218,7 +218,7 @@ def _legend(figure: Figure, facts: Metric, penalty: float | None, penalised: int
     ]
     note = None
     if penalty is not None:
-        unit = f" {facts.unit}" if facts.unit else ""
+        unit = f" {facts.axis_unit}" if facts.axis_unit else ""
         note = (
             f"Shaded: how many cases score {penalty:.4g}{unit}, as where a mask is empty ({penalised} in all panels). "
             "Mean and box include them."

@@ -42,7 +42,7 @@ def significance(compare: pd.DataFrame, region: str, metric: str, order: Sequenc
     facts = metric_named(metric)
     rows = of(compare, region, metric, "comparisons")
     models = sorted({*rows["model_a"], *rows["model_b"]})
-    effect, p = _matrices(rows, models, 1 if facts.higher_is_better else -1)
+    effect, p = _matrices(rows, models, -1 if facts.lower_is_better else 1)
     if order is None:
         score = np.nanmean(np.where(np.eye(len(models), dtype=bool), np.nan, effect), axis=1)
         order = sorted(models, key=lambda model: (-np.nan_to_num(score[models.index(model)]), model))
@@ -60,7 +60,7 @@ def significance(compare: pd.DataFrame, region: str, metric: str, order: Sequenc
     figure = new_figure(
         max(side + margin + 1.1, 5.6),
         row_in(order, _CELL_IN) * len(models) + margin + 1.0,
-        f"{facts.name} of {region}, row against column over {cases} cases\n"
+        f"{facts.title} of {region}, row against column over {cases} cases\n"
         f"p after Holm; bold where p < {ALPHA:g}: ▲ row better, ▼ row worse",
     )
     axes = figure.subplots()

@@ -47,7 +47,7 @@ def rank_stability(
     figure = new_figure(
         WIDTH_IN,
         1.2 + height_in * len(order),
-        f"Ranks by {metric_named(metric).name} of {region} when the cases are drawn anew\n"
+        f"Ranks by {metric_named(metric).title} of {region} when the cases are drawn anew\n"
         f"Kendall's tau to the ranking of all cases: {tau.tau_mean:.2f} ({tau.tau_low:.2f} to {tau.tau_high:.2f})",
     )
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))

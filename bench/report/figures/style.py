@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import matplotlib.style
@@ -15,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from bench.errors import BenchError, unknown
+from bench.report.shown import METRICS, Metric
 
 WIDTH_IN = 7.2
 """Width of a figure on paper: the text width of A4. Figures that need more grow; their fonts stay as they are."""
@@ -45,52 +45,15 @@ class Look:
     line: Any
 
 
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is spoken of.
-
-    Attributes:
-        name: as axes print it.
-        unit: empty for a ratio.
-        higher_is_better: whether the largest value is the best.
-    """
-
-    name: str
-    unit: str
-    higher_is_better: bool
-
-    @property
-    def label(self) -> str:
-        """Name and unit, for an axis."""
-        return f"{self.name} ({self.unit})" if self.unit else self.name
-
-    @property
-    def direction(self) -> str:
-        """Which end is the good one, in words."""
-        return "higher is better" if self.higher_is_better else "lower is better"
-
-
-METRICS: Mapping[str, Metric] = MappingProxyType(
-    {
-        "dice": Metric("Dice", "", True),
-        "hd95": Metric("HD95", "mm", False),
-        "nsd": Metric("NSD", "", True),
-        "sensitivity": Metric("sensitivity", "", True),
-        "precision": Metric("precision", "", True),
-        "lesion_dice": Metric("lesion-wise Dice", "", True),
-        "lesion_hd95": Metric("lesion-wise HD95", "mm", False),
-    }
-)
-
-
 def metric_named(name: str) -> Metric:
-    """The metric of that name.
+    """The metric of that name, if there is a good end of it.
 
     Raises:
         BenchError: there is none; the message suggests the nearest and lists all.
     """
-    if name not in METRICS:
-        raise BenchError(unknown("metric", str(name), list(METRICS)))
+    ranked = [metric.name for metric in METRICS.values() if metric.ranked]
+    if name not in ranked:
+        raise BenchError(unknown("metric", str(name), ranked))
     return METRICS[name]
 
 

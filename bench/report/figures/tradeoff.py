@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -16,34 +14,15 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 from matplotlib.transforms import Bbox
 
 from bench.errors import BenchError, unknown
+from bench.report.costs import COSTS, Cost
 from bench.report.figures.layout import label_points
 from bench.report.figures.style import GREY, PALE, WIDTH_IN, house_style, looks, new_figure, settle, wrapped
 from bench.report.figures.tables import demand, demand_finite, each
 
-Cost = Literal["latency_s", "peak_memory_bytes", "parameters", "gmacs"]
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """How a cost is spoken of; its values are divided by ``divisor``."""
-
-    name: str
-    unit: str
-    divisor: float = 1.0
-    on_device: bool = True
-
-
-_COSTS: dict[str, _Axis] = {
-    "latency_s": _Axis("inference time", "s"),
-    "peak_memory_bytes": _Axis("peak memory", "GiB", 2.0**30),
-    "parameters": _Axis("parameters", "millions", 1e6, on_device=False),
-    "gmacs": _Axis("operations", "GMAC", on_device=False),
-}
-
 
 @house_style()
 def cost(
-    means: pd.DataFrame, profiles: pd.DataFrame, x: Cost = "latency_s", models: Sequence[str] | None = None
+    means: pd.DataFrame, profiles: pd.DataFrame, x: str = "latency_s", models: Sequence[str] | None = None
 ) -> Figure:
     """Mean Dice with its interval against a cost; a step line is the Pareto front.
 
@@ -54,15 +33,15 @@ def cost(
         means: one row per model: model, mean (Dice averaged over cases and regions, 0..1), and where there is an
             interval low and high.
         profiles: one row per model: model, the column ``x``, and where known resolution and device, for the axis.
-        x: latency_s, peak_memory_bytes, parameters or gmacs. Models without it are named under the axis.
+        x: a name of `bench.report.costs.COSTS`. Models without it are named under the axis.
         models: all models of the report, see `bench.report.figures.style.looks`.
 
     Raises:
         BenchError: a column is missing, a model has two rows, or no model has both.
     """
-    if x not in _COSTS:
-        raise BenchError(unknown("cost", str(x), list(_COSTS)))
-    axis = _COSTS[x]
+    if x not in COSTS:
+        raise BenchError(unknown("cost", str(x), list(COSTS)))
+    axis = COSTS[x]
     demand(means, ("model", "mean"), "mean scores")
     demand_finite(means, ("mean",), "mean scores")
     demand(profiles, ("model", x), "profiles")
@@ -74,12 +53,12 @@ def cost(
             )
     rows = means.merge(profiles.drop(columns=["mean", "low", "high"], errors="ignore"), on="model", how="left")
     known = rows[np.isfinite(rows[x].astype(float)) & (rows[x].astype(float) > 0)]
-    known = known.assign(cost=known[x].astype(float) / axis.divisor).sort_values(["cost", "mean", "model"])
+    known = known.assign(cost=axis.scale * known[x].astype(float)).sort_values(["cost", "mean", "model"])
     if known.empty:
         raise BenchError(f"no model has both a mean Dice and {x}; profile the models of the table, or leave this out.")
     left_out = sorted(set(means["model"]) - set(known["model"]))
 
-    figure = new_figure(WIDTH_IN, 4.4, f"Mean Dice (average of the regions) against {axis.name}")
+    figure = new_figure(WIDTH_IN, 4.4, f"Mean Dice (average of the regions) against {axis.title}")
     axes = figure.subplots()
     front = _front(known)
     look = looks(known["model"], models)
@@ -145,15 +124,15 @@ def _step(axes: Axes, front: pd.DataFrame) -> None:
     axes.step(x, y, where="post", color="black", linewidth=1.0, linestyle="--", zorder=3, gid="front")
 
 
-def _cost_label(axis: _Axis, known: pd.DataFrame, left_out: Sequence[str]) -> str:
+def _cost_label(axis: Cost, known: pd.DataFrame, left_out: Sequence[str]) -> str:
     facts = []
     # Neither the device nor the size of a patch changes how many parameters there are.
     for column, said in (("resolution", "input of {}"), ("device", "on {}")):
-        if column in known and (axis.on_device or (column == "resolution" and axis.unit == "GMAC")):
+        if column in known and (axis.on_device or (column == "resolution" and axis.name == "gmacs")):
             found = known[column].dropna().astype(str).unique()
             if len(found):
                 facts.append(said.format(found[0]) if len(found) == 1 else f"different {column}s")
-    label = f"{axis.name} ({axis.unit})" + (f", {', '.join(facts)}" if facts else "")
+    label = f"{axis.title} ({axis.unit})" + (f", {', '.join(facts)}" if facts else "")
     return "\n".join([label, *([wrapped(f"without this number: {', '.join(left_out)}", 100)] if left_out else [])])
 
 

@@ -98,14 +98,14 @@ def test_cost_puts_models_at_their_numbers_and_steps_along_the_front() -> None:
     figure = figures.cost(means, _profiles(a=0.1, b=0.2, c=0.3, d=2.0, e=0.2))
     (axes,) = figure.axes
     placed = [(line.get_xdata()[0], line.get_ydata()[0]) for line in _by_gid(axes, "model")]
-    assert placed == [(0.1, 0.7), (0.2, 0.72), (0.2, 0.8), (0.3, 0.75), (2.0, 0.9)]
+    assert placed == [(100, 0.7), (200, 0.72), (200, 0.8), (300, 0.75), (2000, 0.9)]
     (front,) = _by_gid(axes, "front")
     assert list(front.get_ydata()) == [0.7, 0.8, 0.9, 0.9]
-    assert list(front.get_xdata())[:3] == [0.1, 0.2, 2.0]
+    assert list(front.get_xdata())[:3] == [100, 200, 2000]
     assert front.get_drawstyle() == "steps-post"
     assert len(_by_gid(axes, "interval")) == 4
     assert axes.get_xscale() == "log"
-    assert axes.get_xlabel() == "inference time (s), on H100"
+    assert axes.get_xlabel() == "inference time (ms), on H100"
 
 
 def test_cost_is_linear_within_a_factor_of_ten_and_names_who_is_missing() -> None:
