@@ -78,7 +78,7 @@ class Record:
 
     @property
     def kind(self) -> str:
-        """One of `KINDS`: a training of ours, scored predictions from elsewhere, what a network costs; empty if unknown."""
+        """One of `KINDS`: a training, scored predictions from elsewhere, what a network costs; empty if unknown."""
         return str(self.content.get("kind", ""))
 
     @property
