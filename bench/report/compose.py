@@ -36,12 +36,14 @@ class Part:
         table: the table.
         name: tells it from the others in headings and anchors; empty where there is one only.
         number: its place, from 1.
+        unlike: in what it differs from the others; empty for a single one.
         findings: of `bench.verify`.
     """
 
     table: Table
     name: str
     number: int
+    unlike: str
     findings: Sequence[Finding]
 
     @property
@@ -78,7 +80,8 @@ def _section(part: Part, anchor: str, title: str, blocks: Sequence[Block]) -> Se
 
 def _results(part: Part, found: Statistics | None) -> Section:
     sheet = table_sheet(part.table, first_tier(found) if found else None)
-    return _section(part, "results", "Results", [TableBlock(sheet)])
+    told = [Text((f"Other tables differ from this one in what it is of: {part.unlike}.",))] if part.unlike else []
+    return _section(part, "results", "Results", [*told, TableBlock(sheet)])
 
 
 def _cases(part: Part) -> Section:

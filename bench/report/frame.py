@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -230,15 +231,23 @@ def _facets(record: Record, convention: str) -> dict[str, str]:
         "dataset": job["dataset"],
         "files": job["data_fingerprint"][:12],
         "split": job["split_sha256"][:12],
-        "protocol": protocol_title(record),
+        "protocol": protocol_title(record, convention),
         "convention": convention or job["protocol"]["evaluate"]["convention"],
         "code": code_version(record),
     }
 
 
-def protocol_title(record: Record) -> str:
-    """As tables print it. Of authors' recipes, which differ in any case, each row tells its own changes."""
-    return "author" if record.content["job"]["protocol"].get("author_of") else str(record.content["protocol_title"])
+def protocol_title(record: Record, convention: str = "") -> str:
+    """As tables print it; a ``convention`` that was asked for takes the place of the protocol's own.
+
+    Of authors' recipes, which differ in any case, each row tells its own changes.
+    """
+    if record.content["job"]["protocol"].get("author_of"):
+        return "author"
+    title = str(record.content["protocol_title"])
+    if convention:
+        title = re.sub(r"evaluate\.convention=\w+(, )?", "", title).replace(", )", ")").replace(" ()", "")
+    return title
 
 
 def _run_group(records: list[Record], external: Sequence[Record], convention: str) -> Group:

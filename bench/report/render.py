@@ -10,6 +10,8 @@ from tabulate import tabulate
 
 from bench.report.sheet import Cell, Sheet
 
+_TEXT_HEAD = 2  # lines of tabulate's "simple" before the first row
+
 _LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -39,7 +41,12 @@ def latex_text(text: str) -> str:
 
 def _text(sheet: Sheet) -> str:
     lines = [sheet.title, ""] if sheet.title else []
-    lines.append(_tabulated(sheet, "simple", lambda cell: cell.text + cell.mark, lambda title: title))
+    whole = Sheet("", sheet.columns, sheet.rows)
+    table = _tabulated(whole, "simple", lambda cell: " ".join((cell.text + cell.mark).split()), str).split("\n")
+    # In a cell a block's title would widen the first column.
+    for number, title in sorted((sheet.break_before or {}).items(), reverse=True):
+        table.insert(_TEXT_HEAD + number, title)
+    lines += table
     return "\n".join([*lines, *(["", *sheet.notes] if sheet.notes else [])])
 
 

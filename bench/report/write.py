@@ -41,7 +41,8 @@ def write_report(
     """
     names = _names(tables)
     parts = [
-        Part(table, name, number, findings) for number, (table, name) in enumerate(zip(tables, names, strict=True), 1)
+        Part(table, name, number, _unlike(table, tables), findings)
+        for number, (table, name) in enumerate(zip(tables, names, strict=True), 1)
     ]
     made: list[Section] = []
     with watcher.bar("report", STEPS * len(parts)) as bar:
@@ -73,19 +74,19 @@ def write_report(
 
 
 def _names(tables: Sequence[Table]) -> list[str]:
-    """What tells the tables apart; empty for a single one."""
-    if len(tables) == 1:
-        return [""]
-    names = []
-    for number, table in enumerate(tables, 1):
-        group = table.group
-        differing = [
-            " and ".join(values)
-            for facet, values in group.facets.items()
-            if any(other.group.facets.get(facet) != values for other in tables)
-        ]
-        names.append(f"{number}, {', '.join(differing) or group.dataset}")
-    return names
+    """What the tables are called; empty for a single one."""
+    return [f"table {number}" for number in range(1, len(tables) + 1)] if len(tables) > 1 else [""]
+
+
+def _unlike(table: Table, tables: Sequence[Table]) -> str:
+    """In what a table's runs differ from those of the others."""
+    facets = table.group.facets
+    told = [
+        f"{name} {' and '.join(values)}"
+        for name, values in facets.items()
+        if any(other.group.facets.get(name) != values for other in tables)
+    ]
+    return ", ".join(told)
 
 
 def _subtitle(tables: Sequence[Table]) -> str:
