@@ -142,8 +142,10 @@ def record_external(
         references: likewise.
 
     Raises:
-        BenchError: as `score_files`; nothing is entered then.
+        BenchError: as `score_files`, or the name is empty or no text of one line; nothing is entered then.
     """
+    if not name.isprintable() or not name.strip():
+        raise BenchError(f"found the name {name!r} for these predictions; expected printable text, in one line")
     pairs = matches.pairs
     measured = score_files(pairs, card, convention, watcher, challenge, workers)
     facts: dict[str, Any] = {

@@ -273,6 +273,18 @@ class Store:
         return Record(folder, content)
 
 
+# What makes a job of each kind one of that kind.
+_JOB: Mapping[str, Mapping[str, type]] = {
+    "run": {
+        **dict.fromkeys(("model", "dataset", "data_fingerprint", "split_sha256"), str),
+        "protocol": dict,
+        "seed": int,
+    },
+    "external": {**dict.fromkeys(("model", "dataset", "convention"), str), "references": dict},
+    "profile": {"model": str, "model_options": dict},
+}
+
+
 def _malformed(content: Any) -> str | None:
     """The first field without which a record means nothing, if it is not as it should be."""
     kinds = {"schema": int, "key": str, "kind": str, "status": str, "job": dict}
@@ -287,6 +299,11 @@ def _malformed(content: Any) -> str | None:
             return name
     if content["kind"] not in KINDS:
         return "kind"
+    for name, kind in _JOB[content["kind"]].items():
+        if not isinstance(content["job"].get(name), kind):
+            return f"job.{name}"
+    if content["kind"] == "run" and not isinstance(content["job"]["protocol"].get("evaluate"), dict):
+        return "job.protocol.evaluate"
     stated = content.get("files", {}).values()
     if not all(isinstance(facts, dict) and {"bytes", "sha256"} <= facts.keys() for facts in stated):
         return "files"

@@ -21,7 +21,12 @@ from data.split import PARTS, Split
 
 # Means are sums of the same numbers; only the order of the sums may differ.
 _TOLERANCE = 1e-9
-_HIGHEST = {"dice": 1.0, "hd95": math.inf}
+_HIGHEST = {
+    **dict.fromkeys(("dice", "sensitivity", "precision", "nsd", "lesion_dice"), 1.0),
+    **dict.fromkeys(("hd95", "lesion_hd95", "prediction_mm3", "reference_mm3"), math.inf),
+    **dict.fromkeys(("lesion_tp", "lesion_fp", "lesion_fn"), math.inf),
+}
+_ALWAYS = ("dice", "hd95", "prediction_mm3", "reference_mm3")
 _UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError)
 
 
@@ -130,7 +135,9 @@ class _Checks:
             expected = ", ".join(sorted(regions))
             self.error("cases", f"cases.csv has other regions of {_some(partial)} than {expected}; expected just those")
         for metric, highest in _HIGHEST.items():
-            bad = cases[~cases[metric].map(math.isfinite) | (cases[metric] < 0) | (cases[metric] > highest)]
+            known = cases if metric in _ALWAYS else cases.dropna(subset=[metric])
+            values = known[metric].astype(float)
+            bad = known[~values.map(math.isfinite) | (values < 0) | (values > highest)]
             if len(bad):
                 value = bad[metric].iloc[0]
                 self.error("cases", f"{metric} of {_some(bad['case'])} is out of range, the first is {value:g}")
@@ -162,9 +169,13 @@ class _Checks:
     def means(self) -> None:
         cases, stated = self.record.cases(), self.record.content
         found = cases.groupby("region")[["dice", "hd95"]].mean()
+        if differing := set(stated["results"]) ^ set(found.index):
+            self.error("means", f"means are stated of other regions than cases.csv has: {_some(differing)}")
+            return
         for region, scores in stated["results"].items():
-            for metric, value in scores.items():
-                if metric in found and not _same(found.loc[region, metric], value):
+            for metric in ("dice", "hd95"):
+                value = scores[metric]
+                if not _same(found.loc[region, metric], value):
                     told = f"cases.csv yields {found.loc[region, metric]:.6g}, the record says {value:.6g}"
                     self.error("means", f"mean {metric} of {region}: {told}; expected one number")
         if not _same(cases["dice"].mean(), stated["mean_dice"]):

@@ -45,12 +45,12 @@ def report(
 
     Tables with their statistics, figures, every case with slices, protocol, provenance, and what `bench verify` finds.
     """
-    from bench.cli.table import check_convention, choose_records, say_why_apart
+    from bench.cli.table import check_convention, choose_records, make_tables, say_why_apart
     from bench.progress import ConsoleWatcher
     from bench.report.costs import costs
     from bench.report.frame import differences, group_records
     from bench.report.published import segmamba_table1
-    from bench.report.table import Choice, make_table
+    from bench.report.table import Choice
     from bench.report.write import write_report
     from bench.store import Store
     from bench.verify import verify
@@ -64,10 +64,7 @@ def report(
     kept = choose_records(records, results, split_names(model), dataset, protocol, parse_seeds(seed) if seed else [])
     groups = group_records(kept, allow_mixed=allow_mixed, convention=convention)
     choice = Choice(tuple(split_names([metrics])), tuple(split_names([regions])))
-    tables = [
-        make_table(group, choice, costs=costs(records), published=segmamba_table1() if published else None)
-        for group in groups
-    ]
+    tables = make_tables(groups, choice, costs(records), segmamba_table1() if published else None)
     with watcher.bar("verifying", len(kept)) as bar:
         findings = verify(kept, bar.advance)
     for path in write_report(tables, findings, output, title, pictures, watcher):

@@ -14,8 +14,10 @@ from bench.store import DEFAULT_RESULTS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bench.report.costs import Costs
     from bench.report.frame import Group
-    from bench.report.table import Table
+    from bench.report.published import PublishedTable
+    from bench.report.table import Choice, Table
     from bench.store import Record
 
 FORMATS = ("text", "markdown", "csv", "latex", "html")
@@ -67,7 +69,7 @@ def table(
     from bench.report.costs import costs
     from bench.report.frame import differences, group_records
     from bench.report.published import segmamba_table1
-    from bench.report.table import Choice, make_table
+    from bench.report.table import Choice
     from bench.store import Store
 
     if format_ not in FORMATS:
@@ -80,10 +82,7 @@ def table(
     kept = choose_records(records, results, split_names(model), dataset, protocol, parse_seeds(seed) if seed else [])
     groups = group_records(kept, allow_mixed=allow_mixed, convention=convention)
     choice = Choice(tuple(split_names([metrics])), tuple(split_names([regions])), sort)
-    tables = [
-        make_table(group, choice, costs=costs(records), published=segmamba_table1() if published else None)
-        for group in groups
-    ]
+    tables = make_tables(groups, choice, costs(records), segmamba_table1() if published else None)
     typer.echo(_printed(tables, format_, stats), nl=False)
     say_why_apart(groups, differences(groups))
 
@@ -135,9 +134,33 @@ def choose_records(
     return kept
 
 
+def make_tables(
+    groups: Sequence[Group], choice: Choice, costs: Costs | None, published: PublishedTable | None
+) -> list[Table]:
+    """A table of each group. One that cannot be made as asked is left out, and the reason told, if others can.
+
+    Raises:
+        BenchError: none can be made; the first reason.
+    """
+    from bench.errors import BenchError
+    from bench.report.table import make_table
+
+    tables, refusals = [], []
+    for group in groups:
+        try:
+            tables.append(make_table(group, choice, costs=costs, published=published))
+        except BenchError as error:
+            refusals.append(error)
+    if refusals and not tables:
+        raise refusals[0]
+    for refusal in refusals:
+        sys.stderr.write(f"a table is left out: {refusal}\n")
+    return tables
+
+
 def _printed(tables: Sequence[Table], format_: str, with_statistics: bool) -> str:
     from bench.report.render import render_sheets
-    from bench.report.table import table_csv, table_sheet
+    from bench.report.table import csv_context, table_csv, table_sheet
 
     if not with_statistics:
         return table_csv(tables) if format_ == "csv" else render_sheets([table_sheet(one) for one in tables], format_)
@@ -153,7 +176,7 @@ def _printed(tables: Sequence[Table], format_: str, with_statistics: bool) -> st
             sheets.append(table_sheet(one))
             continue
         sheets += [table_sheet(one, first_tier(found)), *statistics_sheets(found, one)]
-        frames.append(statistics_frame(found).assign(dataset=one.group.dataset, protocol=one.group.protocol))
+        frames.append(statistics_frame(found).assign(**csv_context(one), protocol=one.group.protocol))
     if format_ == "csv":
         return pd.concat(frames, ignore_index=True).to_csv(index=False) if frames else ""
     return render_sheets(sheets, format_)

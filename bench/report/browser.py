@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pandas as pd
+from matplotlib.figure import Figure
 
+from bench.errors import BenchError
 from bench.report import figures
-from bench.report.cases_shown import Unavailable, choose, load
+from bench.report.cases_shown import Choice, ShownCase, Unavailable, choose, load
 from bench.report.page import CaseBrowser, CaseEntry
 from bench.report.shown import Metric
 from bench.report.table import Table
@@ -34,6 +36,33 @@ def choose_cases(tables: Sequence[Table], most: int) -> list[str]:
     step = max(len(ranked) // max(most, 1), 1)
     chosen |= dict.fromkeys(map(str, [*ranked.iloc[::step], *ranked]))
     return list(chosen)[:most]
+
+
+def draw_extremes(table: Table, on_picture: Callable[[str], None]) -> Figure | None:
+    """The best, the median and the worst case of each network's first seed; None where no voxels can be had.
+
+    Args:
+        table: whose networks.
+        on_picture: told each network and case before it is read.
+    """
+    by_key = {record.key: record for record in table.group.records}
+    there: list[str] = []
+
+    def cells() -> Iterator[tuple[str, Choice, ShownCase | Unavailable]]:  # one volume at a time
+        for row in table.rows:
+            mine = table.scores[table.scores["model"] == row.label]
+            one = mine[mine["key"] == mine["key"].iloc[0]] if row.seeds else mine
+            for choice in choose(one) if row.seeds else ():
+                on_picture(f"{row.label}, {choice.case}")
+                shown = load(by_key[one["key"].iloc[0]], choice.case)
+                there.extend([] if isinstance(shown, Unavailable) else [choice.case])
+                yield row.label, choice, shown
+
+    try:
+        figure = figures.case_panel(cells(), "Best, median and worst case of each network")
+    except BenchError:  # more regions than can be told apart by colour
+        return None
+    return figure if there else None
 
 
 def make_browser(
@@ -93,15 +122,18 @@ def _picture(record: Record, case: str, title: str) -> bytes | Unavailable:
     shown = load(record, case)
     if isinstance(shown, Unavailable):
         return shown
-    figure = figures.slices(
-        shown.image,
-        shown.reference,
-        shown.prediction,
-        shown.regions,
-        shown.spacing_mm,
-        f"{title}, {shown.channel}",
-        shown.affine,
-    )
+    try:
+        figure = figures.slices(
+            shown.image,
+            shown.reference,
+            shown.prediction,
+            shown.regions,
+            shown.spacing_mm,
+            f"{title}, {shown.channel}",
+            shown.affine,
+        )
+    except BenchError as error:  # more regions than can be told apart by colour
+        return Unavailable(str(error))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_PNG_DPI, metadata={"Software": None})
     return buffer.getvalue()

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from bench.errors import BenchError
 from bench.metrics import CONVENTIONS
 from bench.report import figures
 from bench.report.costs import COSTS
@@ -58,22 +59,26 @@ def sections(part: Part, on_step: OnStep) -> list[Section]:
     Args:
         part: table and name.
         on_step: told the title of each of the `STEPS` pieces of work before it begins.
-
-    Raises:
-        BenchError: its networks have different test cases.
     """
     on_step("statistics")
-    found = statistics(part.table)
+    found, refusal = None, ""
+    try:
+        found = statistics(part.table)
+    except BenchError as error:  # a table of different cases, which somebody asked for, has no statistics
+        refusal = str(error)
     made = [_results(part, found)]
     on_step("figures")
     if found is not None:
-        made += [_cases(part), _differences(part, found), *_cost(part, found)]
+        made += [*_cases(part), _differences(part, found), *_cost(part, found)]
+    elif refusal:
+        made.append(section(part, "differences", "What the differences are worth", [Text((refusal,))]))
     made += list(_training(part))
     on_step("provenance")
     return [*made, _protocol(part), _provenance(part)]
 
 
-def _section(part: Part, anchor: str, title: str, blocks: Sequence[Block]) -> Section:
+def section(part: Part, anchor: str, title: str, blocks: Sequence[Block]) -> Section:
+    """A section of one table, whose anchor and title say of which."""
     suffix = f"-{part.number}" if part.name else ""
     return Section(f"{anchor}{suffix}", f"{title}: {part.name}" if part.name else title, tuple(blocks))
 
@@ -81,21 +86,21 @@ def _section(part: Part, anchor: str, title: str, blocks: Sequence[Block]) -> Se
 def _results(part: Part, found: Statistics | None) -> Section:
     sheet = table_sheet(part.table, first_tier(found) if found else None)
     told = [Text((f"Other tables differ from this one in what it is of: {part.unlike}.",))] if part.unlike else []
-    return _section(part, "results", "Results", [*told, TableBlock(sheet)])
+    return section(part, "results", "Results", [*told, TableBlock(sheet)])
 
 
-def _cases(part: Part) -> Section:
-    """All cases of each ranked metric."""
+def _cases(part: Part) -> list[Section]:
+    """All cases of each ranked metric, where a region is shown."""
     table = part.table
-    convention = table.group.convention if table.group.convention in CONVENTIONS else "brats"
+    convention = table.group.convention if table.group.convention in CONVENTIONS else None
     ranked = [metric for metric in table.metrics if metric.ranked]
     frame = tidy(table.scores, ranked, [region for region in table.regions if region != AVERAGE])
     blocks: list[Block] = []
     for metric in ranked if len(frame) else ():
         figure = figures.cases(frame, metric.name, convention, part.models)
         title = f"{metric.label} of every test case, by region."
-        blocks.append(_drawing(part, f"cases-{metric.name}", figure, title))
-    return _section(part, "distribution", "Every case", blocks)
+        blocks.append(drawing(part, f"cases-{metric.name}", figure, title))
+    return [section(part, "distribution", "Every case", blocks)] if blocks else []
 
 
 def _differences(part: Part, found: Statistics) -> Section:
@@ -106,17 +111,17 @@ def _differences(part: Part, found: Statistics) -> Section:
     for metric in table.metrics if len(part.models) > 1 else ():
         if metric.ranked:
             blocks += list(_difference_figures(part, found, region, metric))
-    return _section(part, "differences", "What the differences are worth", blocks)
+    return section(part, "differences", "What the differences are worth", blocks)
 
 
 def _difference_figures(part: Part, found: Statistics, region: str, metric: Metric) -> Iterator[Drawing]:
     where = f"{region}, {metric.label}"
     drawn = figures.significance(found.pairs, region, metric.name)
-    yield _drawing(part, f"significance-{metric.name}", drawn, f"All pairs, {where}: effect and corrected p.")
+    yield drawing(part, f"significance-{metric.name}", drawn, f"All pairs, {where}: effect and corrected p.")
     cases = part.table.scores["case"].nunique()
     if cases > 1:
         drawn = figures.rank_stability(found.stability.models, found.stability.tau, region, metric.name, part.models)
-        yield _drawing(part, f"stability-{metric.name}", drawn, f"Stability of the ranking, {where}.")
+        yield drawing(part, f"stability-{metric.name}", drawn, f"Stability of the ranking, {where}.")
     tests = found.friedman.tests
     test = tests[(tests["region"] == region) & (tests["metric"] == metric.name)].iloc[0]
     if not test["reason"]:
@@ -124,7 +129,7 @@ def _difference_figures(part: Part, found: Statistics, region: str, metric: Metr
         chosen = cliques[(cliques["region"] == region) & (cliques["metric"] == metric.name)]
         groups = [tuple(rows["model"]) for _, rows in chosen.groupby("clique")]
         drawn = figures.critical_difference(tests, found.friedman.ranks, groups, region, metric.name)
-        yield _drawing(part, f"ranks-{metric.name}", drawn, f"Average ranks and critical difference, {where}.")
+        yield drawing(part, f"ranks-{metric.name}", drawn, f"Average ranks and critical difference, {where}.")
 
 
 def _cost(part: Part, found: Statistics) -> list[Section]:
@@ -138,9 +143,9 @@ def _cost(part: Part, found: Statistics) -> list[Section]:
         if len(profiles) > 1 and x in profiles and profiles[x].notna().sum() > 1:
             figure = figures.cost(means[["model", "mean", "low", "high"]], profiles, x, part.models)
             blocks.append(
-                _drawing(part, f"cost-{x.replace('_', '-')}", figure, f"Mean Dice ({region}) against {cost.title}.")
+                drawing(part, f"cost-{x.replace('_', '-')}", figure, f"Mean Dice ({region}) against {cost.title}.")
             )
-    return [_section(part, "cost", "What it costs", blocks)] if blocks else []
+    return [section(part, "cost", "What it costs", blocks)] if blocks else []
 
 
 def _training(part: Part) -> Iterator[Section]:
@@ -153,7 +158,7 @@ def _training(part: Part) -> Iterator[Section]:
             histories.append(pd.read_csv(path).assign(model=labels[record.key], seed=seed))
     if histories:
         figure = figures.training(pd.concat(histories, ignore_index=True), part.models)
-        yield _section(part, "training", "Training", [_drawing(part, "training", figure, "Loss and validation Dice.")])
+        yield section(part, "training", "Training", [drawing(part, "training", figure, "Loss and validation Dice.")])
 
 
 def _protocol(part: Part) -> Section:
@@ -167,7 +172,7 @@ def _protocol(part: Part) -> Section:
         if len(stated) > 1:
             blocks.append(Text((f"Of {', '.join(dict.fromkeys(models))}:",)))
         blocks.append(Code(text))
-    return _section(part, "protocol", "Protocol", blocks or [Text(("None: all predictions come from elsewhere.",))])
+    return section(part, "protocol", "Protocol", blocks or [Text(("None: all predictions come from elsewhere.",))])
 
 
 def _flat(tree: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
@@ -209,7 +214,7 @@ def _provenance(part: Part) -> Section:
     shown = [shlex.join([Path(command[0]).name, *map(str, command[1:])]) for command in commands if command]
     if shown:
         blocks.append(Code("\n".join(dict.fromkeys(shown))))
-    return _section(part, "provenance", "Provenance", blocks)
+    return section(part, "provenance", "Provenance", blocks)
 
 
 def _of(findings: Sequence[Finding], records: Sequence[Record]) -> list[Finding]:
@@ -224,5 +229,6 @@ def _checks(findings: Sequence[Finding]) -> str:
     return f"{len(findings)} warning{'s' if len(findings) > 1 else ''}" if findings else "passed"
 
 
-def _drawing(part: Part, name: str, figure: Figure, title: str) -> Drawing:
+def drawing(part: Part, name: str, figure: Figure, title: str) -> Drawing:
+    """A figure of one table; ``name`` keeps its ids apart from those of the others."""
     return Drawing(title, figures.to_svg(figure, f"{name}-{part.number}"), title)

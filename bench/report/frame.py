@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import BenchError
+from bench.key import key_of
 from bench.metrics import apply_convention
 from bench.report.shown import Metric
 from bench.store import CASE_COLUMNS, Record
@@ -18,7 +20,8 @@ from bench.store import CASE_COLUMNS, Record
 AVERAGE = "Avg"
 LESIONWISE = "lesionwise"
 # What two runs of one table share, and how a reader is told of it.
-_FACETS = ("dataset", "files", "split", "protocol", "convention", "code")
+_FIELDS = "fields of the protocol"  # told only where a title does not tell them apart
+_FACETS = ("dataset", "files", "split", "protocol", _FIELDS, "convention", "code")
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Group:
     @property
     def mixed(self) -> tuple[str, ...]:
         """Names of the facets in which its runs differ."""
-        return tuple(name for name, values in self.facets.items() if len(values) > 1)
+        found = [name for name, values in self.facets.items() if len(values) > 1]
+        return tuple(name for name in found if not (name == _FIELDS and "protocol" in found))
 
 
 def group_records(records: Iterable[Record], *, allow_mixed: bool = False, convention: str = "") -> list[Group]:
@@ -87,9 +91,10 @@ def differences(groups: Sequence[Group]) -> list[str]:
         by_dataset.setdefault(group.dataset, []).append(group)
     lines = []
     for dataset, found in by_dataset.items():
+        runs = [group for group in found if group.facets]
         for name in _FACETS:
-            values = list(dict.fromkeys(" and ".join(group.facets.get(name, ())) for group in found if group.facets))
-            if len(values) > 1:
+            values = list(dict.fromkeys(" and ".join(group.facets[name]) for group in runs))
+            if len(values) > 1 and not (name == _FIELDS and len({group.facets["protocol"] for group in runs}) > 1):
                 lines.append(f"{dataset}: {name} {' | '.join(values)}")
     return lines
 
@@ -107,10 +112,10 @@ def row_labels(group: Group) -> dict[str, str]:
         rows.setdefault(record.content["job"]["model"], {}).setdefault(row, record)
     labels = {}
     for model, alike in rows.items():
-        told = {row: _told_apart(record, list(alike.values())) for row, record in alike.items()}
+        told = _told_apart(alike)
+        repeated = Counter(told.values())
         for row, text in told.items():
-            repeated = list(told.values()).count(text) > 1
-            suffix = ", ".join([*([text] if text else []), *([alike[row].key[:6]] if repeated else [])])
+            suffix = ", ".join([*([text] if text else []), *([alike[row].key[:6]] if repeated[text] > 1 else [])])
             labels[row] = f"{model} ({suffix})" if suffix else model
     return {key: labels[row] for key, row in row_of.items()}
 
@@ -148,6 +153,27 @@ def case_scores(group: Group, labels: Mapping[str, str]) -> pd.DataFrame:
     return scores  # several conventions, each row under its own
 
 
+def challenge(group: Group) -> str:
+    """By whose settings the lesions of a group were scored one by one.
+
+    Raises:
+        BenchError: some by one, some by another, or not at all.
+    """
+    found: dict[str, str] = {}
+    for record in group.records:
+        if record.status == "complete":
+            card = record.content.get("data", {}).get("card") or {}
+            stated = record.content["job"].get("lesionwise") if record.kind == "external" else card.get("lesionwise")
+            found.setdefault(str(stated or "none"), record.content["job"]["model"])
+    if len(found) > 1:
+        told = ", ".join(f"{name} ({model})" for name, model in found.items())
+        raise BenchError(
+            f"{group.dataset}: lesions were scored under different settings: {told}; expected one. Choose networks "
+            "with --model, or score the predictions again with --challenge"
+        )
+    return next(iter(found), "none")
+
+
 def tidy(scores: pd.DataFrame, metrics: Sequence[Metric], regions: Sequence[str] | None = None) -> pd.DataFrame:
     """Scores in long form, for statistics and figures.
 
@@ -157,16 +183,16 @@ def tidy(scores: pd.DataFrame, metrics: Sequence[Metric], regions: Sequence[str]
         regions: which, `AVERAGE` among them for the mean over all regions of the dataset; None for all.
 
     Returns:
-        case, model, seed, region, metric, value, and key; a row each. What is undefined for a case because its
-        reference holds nothing of the region is left out.
+        case, model, seed, region, metric, value, key, and empty (an `EmptyState`; "neither" for the average); a row
+        each. What is undefined for a case because only its reference holds nothing of the region is left out.
     """
     names = [metric.name for metric in metrics]
     identity = ["key", "model", "seed", "case"]
-    average = scores.groupby(identity, sort=False)[names].mean().reset_index().assign(region=AVERAGE)
-    wide = pd.concat([scores[[*identity, "region", *names]], average], ignore_index=True)
+    average = scores.groupby(identity, sort=False)[names].mean().reset_index().assign(region=AVERAGE, empty="neither")
+    wide = pd.concat([scores[[*identity, "region", "empty", *names]], average], ignore_index=True)
     if regions is not None:
         wide = wide[wide["region"].isin(list(regions))]
-    long = wide.melt([*identity, "region"], names, var_name="metric", value_name="value")
+    long = wide.melt([*identity, "region", "empty"], names, var_name="metric", value_name="value")
     return long.dropna(subset=["value"]).reset_index(drop=True)
 
 
@@ -174,22 +200,22 @@ def _row(record: Record) -> str:
     job = record.content["job"]
     if record.kind == "external":
         return record.key
-    return json.dumps([job["model"], job.get("model_options"), job.get("protocol")], sort_keys=True)
+    # With what tables keep apart: on request those stand in one, and seeds of different cases are no seeds of one row.
+    return json.dumps([job["model"], job.get("model_options"), job["protocol"], _key(record, "")], sort_keys=True)
 
 
-def _told_apart(record: Record, alike: Sequence[Record]) -> str:
-    """In what one row of a model differs from the others of that model."""
-    if len(alike) == 1 or record.kind == "external":
-        return ""
-    told = []
-    options = [one.content["job"].get("model_options") or {} for one in alike if one.kind != "external"]
-    for option, value in (record.content["job"].get("model_options") or {}).items():
-        if any(other.get(option) != value for other in options):
-            told.append(f"{option}={_plain(value)}")
-    titles = {one.content.get("protocol_title") for one in alike if one.kind != "external"}
-    if len(titles) > 1:
-        told.append(str(record.content["protocol_title"]))
-    return ", ".join(told)
+def _told_apart(rows: Mapping[str, Record]) -> dict[str, str]:
+    """In what each row of one model differs from the others."""
+    runs = {row: record for row, record in rows.items() if record.kind != "external"}
+    aspects: dict[str, dict[str, str]] = {row: {} for row in rows}
+    for row, record in runs.items() if len(rows) > 1 else ():
+        job, facets = record.content["job"], _facets(record, "")
+        options = {f"{name}=": _plain(value) for name, value in (job.get("model_options") or {}).items()}
+        places = {f"{name} ": facets[name] for name in ("files", "split", "code")}
+        aspects[row] = options | {"": str(record.content["protocol_title"])} | places
+    names = dict.fromkeys(name for found in aspects.values() for name in found)
+    apart = [name for name in names if len({aspects[row].get(name) for row in runs}) > 1]
+    return {row: ", ".join(f"{name}{found[name]}" for name in apart if name in found) for row, found in aspects.items()}
 
 
 def _plain(value: Any) -> str:
@@ -229,9 +255,10 @@ def _facets(record: Record, convention: str) -> dict[str, str]:
     job = record.content["job"]
     return {
         "dataset": job["dataset"],
-        "files": job["data_fingerprint"][:12],
+        "files": job["data_fingerprint"][:12] + (f", card {job['card_sha256'][:6]}" if job.get("card_sha256") else ""),
         "split": job["split_sha256"][:12],
         "protocol": protocol_title(record, convention),
+        _FIELDS: key_of(_key(record, convention)["protocol"])[:8],
         "convention": convention or job["protocol"]["evaluate"]["convention"],
         "code": code_version(record),
     }

@@ -57,7 +57,7 @@ def _markdown(sheet: Sheet) -> str:
 
     lines = [f"**{_pipe(sheet.title)}**", ""] if sheet.title else []
     lines.append(_tabulated(sheet, "github", cell_text, lambda title: f"*{_pipe(title)}*"))
-    return "\n".join([*lines, *(["", *(f"- {note}" for note in sheet.notes)] if sheet.notes else [])])
+    return "\n".join([*lines, *(["", *(f"- {_pipe(note)}" for note in sheet.notes)] if sheet.notes else [])])
 
 
 def _pipe(text: str) -> str:
@@ -92,7 +92,10 @@ def _latex(sheet: Sheet) -> str:
             rule = [r"\midrule"] if number else []
             lines += [*rule, rf"\multicolumn{{{width}}}{{l}}{{\itshape {latex_text(breaks[number])}}} \\"]
         lines.append(" & ".join(_latex_cell(cell) for cell in row) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}", *(f"% {_comment(note)}" for note in sheet.notes)]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    if sheet.notes:  # a table without them, the convention for one, says something else
+        notes = "\\par\n".join(latex_text(_comment(note)) for note in sheet.notes)
+        lines += ["", r"{\footnotesize", notes + r"\par}"]
     return "\n".join(lines)
 
 

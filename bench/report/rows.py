@@ -31,6 +31,7 @@ class Row:
         std: the same, standard deviation over seeds; empty for one seed.
         costs: figures by name, see `bench.report.costs`.
         remarks: what a reader must know of this row.
+        as_published: whether it is a complete run of ours of the network with its published options.
     """
 
     label: str
@@ -44,6 +45,7 @@ class Row:
     std: Mapping[tuple[str, str], float]
     costs: Mapping[str, float]
     remarks: tuple[str, ...]
+    as_published: bool
 
 
 def make_rows(
@@ -106,6 +108,7 @@ def _row(
         std=std,
         costs=figures,
         remarks=tuple(_remarks(records[0], others)),
+        as_published=bool(complete) and records[0].kind == "run" and not _unlike_published(records[0]),
     )
 
 

@@ -19,13 +19,15 @@ ALPHA = 0.05
 CONFIDENCE = 0.95
 RESAMPLES = 9999
 
+# Below it the exact distribution of the signed-rank statistic has visible steps.
+_FEW_CASES = 20
 _DIFFERENCES = ("mean_difference", "difference_low", "difference_high", "median_difference")
 
 METHOD = (
     f"Intervals: {CONFIDENCE:.0%}, BCa bootstrap over cases, {RESAMPLES} resamples. p: two-sided Wilcoxon signed-rank "
     "over cases (normal approximation, no continuity correction, cases without a difference left out), corrected by "
-    "Holm over the comparisons with the best, or over all pairs. r: matched-pairs rank-biserial correlation, above 0 "
-    "where the first is larger.",
+    "Holm within one region and metric, over the comparisons with the best or over all pairs. The best was chosen on "
+    "the cases that it is tested on. r: matched-pairs rank-biserial correlation, above 0 where the first is larger.",
     f"Tier 1: not distinguishable from the best at {ALPHA:g}; tier 2: likewise from the best of the rest. Rank, first "
     "places, τ: by the mean, in 1000 resamples of the cases. Average rank: over cases; CD: Nemenyi's critical "
     "difference.",
@@ -184,6 +186,11 @@ def _together(found: Statistics, region: str, metric: Metric) -> list[str]:
         notes.append(
             f"Friedman: χ² {test['statistic']:.1f}, p {p_text(test['p'])}; CD {test['critical_difference']:.2f}"
             f"{rejected}."
+        )
+    if test["cases"] < _FEW_CASES:
+        notes.append(
+            f"With {test['cases']} cases the normal approximation of Wilcoxon's test is coarse and few p values can "
+            "occur: not distinguishable may mean too few cases."
         )
     taus = found.stability.tau
     tau = taus[(taus["region"] == region) & (taus["metric"] == metric.name)].iloc[0]

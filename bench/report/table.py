@@ -10,15 +10,16 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import BenchError, unknown
-from bench.metrics import convention
 from bench.report.costs import COSTS, Cost, Costs
-from bench.report.frame import AVERAGE, LESIONWISE, Group, case_scores, row_labels
+from bench.report.footer import footer
+from bench.report.frame import AVERAGE, LESIONWISE, Group, case_scores, challenge, row_labels
 from bench.report.published import PublishedTable
 from bench.report.rows import Row, make_rows, options_text
 from bench.report.sheet import Cell, Column, Sheet
 from bench.report.shown import DEFAULT_METRICS, Metric, metrics
 
 ALIKE = "†"
+ALIKE_BY = "paired Wilcoxon tests, Holm, level 0.05"
 
 
 @dataclass(frozen=True)
@@ -91,16 +92,22 @@ def make_table(
         if known and region not in (*known, AVERAGE):
             raise BenchError(unknown("region", region, [*known, AVERAGE]))
     _check_measured(scores, chosen)
+    by_lesions = group.convention == LESIONWISE or any(metric.name.startswith("lesion_") for metric in chosen)
+    settings = challenge(group) if by_lesions else ""
     rows = make_rows(group, labels, scores, chosen, costs)
     rows.sort(key=_order(choice.sort or chosen[0].name, chosen, (*known, AVERAGE)))
     shown = published if published is not None and set(published.regions) <= set(known) else None
-    footer = _footer(group, rows, scores, chosen)
-    if published is not None:
-        footer += _published_notes(group, published, shown is not None)
-    if costs is not None and any(row.costs for row in rows):
-        footer.append(f"Costs: profiles on {costs.hardware}{', ' + costs.setting if costs.setting else ''}.")
-    footer += [f"{row.label}: {remark}" for row in rows for remark in row.remarks]
-    return Table(group, scores, chosen, regions, tuple(rows), costs, shown, tuple(footer))
+    lines = footer(
+        group,
+        rows,
+        scores,
+        chosen,
+        challenge=settings,
+        costs=costs,
+        published=published,
+        published_is_shown=shown is not None,
+    )
+    return Table(group, scores, chosen, regions, tuple(rows), costs, shown, tuple(lines))
 
 
 def table_sheet(table: Table, alike: Mapping[tuple[str, str], Sequence[str]] | None = None) -> Sheet:
@@ -138,7 +145,7 @@ def table_sheet(table: Table, alike: Mapping[tuple[str, str], Sequence[str]] | N
         rows += _published_rows(table, len(columns))
     notes = list(table.footer)
     if alike:
-        notes.insert(0, f"{ALIKE} not distinguishable from the best of the column (in bold where there is bold type).")
+        notes.insert(0, f"{ALIKE} not distinguishable from the best of the column, which is itself marked: {ALIKE_BY}.")
     return Sheet("", tuple(columns), tuple(rows), tuple(notes), breaks)
 
 
@@ -155,9 +162,9 @@ def _mixed_columns(mixed: Sequence[str]) -> list[str]:
 
 def _check_measured(scores: pd.DataFrame, chosen: Sequence[Metric]) -> None:
     for metric in chosen:
-        bare = scores[metric.name].isna().groupby(scores["model"]).all() if len(scores) else pd.Series(dtype=bool)
-        if bare.any():
-            without = ", ".join(map(str, bare[bare].index))
+        measured = scores.groupby("key")[metric.name].count()
+        if len(bare := measured[measured == 0]):
+            without = ", ".join(dict.fromkeys(scores.loc[scores["key"].isin(bare.index), "model"]))
             raise BenchError(
                 f"{metric.label} was not measured for {without}: the records are older than this metric, or their "
                 "dataset has no settings for it. Leave the metric out of --metrics, or those networks out of --model"
@@ -209,12 +216,14 @@ def _cost_cell(row: Row, cost: Cost) -> Cell:
 
 
 def _published_rows(table: Table, width: int) -> list[tuple[Cell, ...]]:
-    """What a paper states, with the difference of ours behind it where both are of one dataset."""
+    """What a paper states, with the difference of ours behind it where the two can be compared."""
     assert table.published is not None
     rows = []
-    comparable = table.group.dataset == table.published.dataset
+    comparable = table.group.dataset == table.published.dataset and table.group.convention != LESIONWISE
     for stated in table.published.rows:
-        ours = next((row for name in stated.models for row in table.rows if row.model == name and row.seeds), None)
+        found = [[row for row in table.rows if row.model == name and row.as_published] for name in stated.models]
+        # Of several rows of one network the reader would not know which is meant.
+        ours = next((alike[0] for alike in found if len(alike) == 1), None)
         cells = [Cell(stated.name, stated.name), *(Cell("") for _ in _mixed_columns(table.group.mixed))]
         for region in table.regions:
             for metric in table.metrics:
@@ -238,61 +247,6 @@ def published_score(
     return sum(found) / len(found) if len(found) == len(regions) else None
 
 
-def _published_notes(group: Group, published: PublishedTable, shown: bool) -> list[str]:
-    if not shown:
-        return [f"Published: {published.title} has other regions than {group.dataset}, so it is not shown."]
-    if group.dataset != published.dataset:
-        told = f"they are of {published.dataset}, this table of {group.dataset}, so nothing is compared"
-    else:
-        told = (
-            "other cases, another training; in brackets what the row here has more. Empty masks most probably scored "
-            f"as under {published.convention}"
-        )
-    return [f"Published figures: {published.source}; {told}."]
-
-
-def _footer(group: Group, rows: Sequence[Row], scores: pd.DataFrame, chosen: Sequence[Metric]) -> list[str]:
-    facts = group.records[0].content.get("data", {})
-    lines = []
-    if len(scores):
-        one = scores[scores["key"] == scores["key"].iloc[0]]
-        absent = one[one["empty"].isin(["reference", "both"])].groupby("region", sort=False).size()
-        told = ", ".join(f"{region} in {count}" for region, count in absent.items()) or "no region in any"
-        counts = {row.cases for row in rows if row.seeds}
-        number = one["case"].nunique()
-        lines.append(f"{number} test case{'s' if number != 1 else ''}; absent from the reference: {told}.")
-        if len(counts) > 1:
-            lines.append("The rows rest on different test cases: their differences are those of the cases as well.")
-    synthetic = " Synthetic data: nothing here is a statement on patients." if facts.get("synthetic") else ""
-    files = f", files {group.data_fingerprint[:12]}" if group.data_fingerprint else ""
-    lines.append(f"Dataset: {group.dataset}{files}.{synthetic}")
-    told = group.records[0].content.get("protocol_description", "")
-    if group.mixed:
-        mixture = "; ".join(f"{name} {' | '.join(group.facets[name])}" for name in group.mixed)
-        lines.append(f"Mixed on request: {mixture}. Differences between rows are theirs as well.")
-    if "protocol" not in group.mixed:
-        lines.append(f"Protocol: {group.protocol}{': ' + told if told else ''}.")
-    lines.append(_convention_line(group.convention))
-    if any(metric.name == "volume_error" for metric in chosen):
-        lines.append(
-            "Volume error: of the cases whose reference holds the region, (prediction − reference) / reference."
-        )
-    found = [record.content.get("untrained", {}) for record in group.records]
-    untrained = [scores["mean_dice"] for scores in found if "mean_dice" in scores]
-    if untrained:
-        lines.append(f"Untrained networks reach at most {100 * max(untrained):.2f} % average Dice.")
-    return lines
-
-
-def _convention_line(name: str) -> str:
-    if name == LESIONWISE:
-        return "Dice and HD95 lesion-wise (BraTS 2023's ranking): a missed or invented lesion scores 0 and 374 mm."
-    if not name:
-        return "Empty masks: each row under the convention of its own protocol."
-    rule = convention(name)
-    return f"Empty masks, convention {rule.name}: {rule.title}."
-
-
 def _csv_frame(table: Table) -> pd.DataFrame:
     rows = []
     for row in table.rows:
@@ -308,7 +262,7 @@ def _csv_frame(table: Table) -> pd.DataFrame:
                 "model": row.model,
                 "label": row.label,
                 "model_options": options_text(row.options),
-                **_csv_context(table),
+                **csv_context(table),
                 "protocol": row.protocol,
                 "status": row.status,
                 "seeds": row.seeds,
@@ -326,7 +280,8 @@ def _csv_frame(table: Table) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _csv_context(table: Table) -> dict[str, str]:
+def csv_context(table: Table) -> dict[str, str]:
+    """What tells one table's rows from another's."""
     return {
         "dataset": table.group.dataset,
         "data_fingerprint": table.group.data_fingerprint,

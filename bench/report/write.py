@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench import __version__
 from bench.atomic import atomic_file, write_text
 from bench.progress import Watcher
-from bench.report.browser import choose_cases, make_browser
-from bench.report.compose import STEPS, Part, sections
+from bench.report.browser import choose_cases, draw_extremes, make_browser
+from bench.report.compose import STEPS, Part, drawing, section, sections
 from bench.report.page import CaseBrowser, Page, Section, Text, render_markdown, render_page
 from bench.report.table import Table
 from bench.store import now
 from bench.verify import Finding
 
 FIGURES = "figures"
+_OURS = re.compile(r"[a-z-]+(-\d+)?-\d+\.svg")
 
 
 def write_report(
@@ -37,7 +39,7 @@ def write_report(
         watcher: is shown the progress.
 
     Raises:
-        BenchError: the disk refuses, or the networks of a table have different test cases.
+        BenchError: the disk refuses.
     """
     names = _names(tables)
     parts = [
@@ -48,6 +50,8 @@ def write_report(
     with watcher.bar("report", STEPS * len(parts)) as bar:
         for part in parts:
             made += sections(part, lambda step, part=part: bar.advance(f"{part.name} {step}".strip()))  # type: ignore[misc]
+    if pictures:
+        made += _extremes(parts, watcher)
     scored = {
         f"[{name}]" if name else "": table for name, table in zip(names, tables, strict=True) if len(table.scores)
     }
@@ -68,9 +72,24 @@ def write_report(
         else:
             with atomic_file(folder / name) as file:
                 file.write(content)
+    for stale in set((folder / FIGURES).glob("*.svg")) - {folder / name for name in files}:
+        if _OURS.fullmatch(stale.name):
+            stale.unlink()
     write_text(folder / "report.md", markdown)
     write_text(folder / "report.html", render_page(page))
     return [folder / "report.html", folder / "report.md"]
+
+
+def _extremes(parts: Sequence[Part], watcher: Watcher) -> list[Section]:
+    """A section of slices for each table whose voxels are at hand."""
+    made = []
+    with watcher.bar("best, median, worst", sum(3 * len(part.models) for part in parts)) as bar:
+        for part in parts:
+            if len(part.table.scores) and (figure := draw_extremes(part.table, bar.advance)) is not None:
+                told = "Best, median and worst case of each network, by Dice averaged over the regions."
+                blocks = [drawing(part, "extremes", figure, told)]
+                made.append(section(part, "slices", "Best, median, worst", blocks))
+    return made
 
 
 def _names(tables: Sequence[Table]) -> list[str]:

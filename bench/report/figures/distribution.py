@@ -40,7 +40,9 @@ _MOST_VECTORS = 3000  # points; beyond, an SVG holds them as a picture
 
 
 @house_style()
-def cases(frame: pd.DataFrame, metric: str, convention: str = "brats", models: Sequence[str] | None = None) -> Figure:
+def cases(
+    frame: pd.DataFrame, metric: str, convention: str | None = "brats", models: Sequence[str] | None = None
+) -> Figure:
     """Box plot and swarm of all cases, a panel per region, the models in the order of their mean over the regions.
 
     Cases with the score that the convention gives where one mask is empty stand in a band of their own, with their
@@ -51,7 +53,8 @@ def cases(frame: pd.DataFrame, metric: str, convention: str = "brats", models: S
         frame: the tidy long frame, see `bench.report.figures`; each record's cases count. With a column ``empty``
             (as in a record's cases) only masks that are empty count as penalised, else all with the penalty's value.
         metric: one of `bench.report.shown.METRICS`.
-        convention: how empty masks were scored, one of `bench.metrics.CONVENTIONS`.
+        convention: how empty masks were scored, one of `bench.metrics.CONVENTIONS`; None for rules of another kind, or
+            several: no case is told apart then.
         models: all models of the report, see `bench.report.figures.style.looks`.
 
     Raises:
@@ -63,7 +66,7 @@ def cases(frame: pd.DataFrame, metric: str, convention: str = "brats", models: S
     rows = frame[frame["metric"] == metric]
     demand(rows, (), f"scores for {metric}")
     demand_finite(rows, ("value",), "scores")
-    penalty = convention_named(convention).one_empty[1 if facts.lower_is_better else 0]
+    penalty = convention_named(convention).one_empty[1 if facts.lower_is_better else 0] if convention else math.nan
     rows = rows.assign(penalised=_penalised(rows, penalty))
     regions = list(rows["region"].unique())
     order = _by_mean(rows, facts)

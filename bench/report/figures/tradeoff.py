@@ -58,7 +58,7 @@ def cost(
         raise BenchError(f"no model has both a mean Dice and {x}; profile the models of the table, or leave this out.")
     left_out = sorted(set(means["model"]) - set(known["model"]))
 
-    figure = new_figure(WIDTH_IN, 4.4, f"Mean Dice (average of the regions) against {axis.title}")
+    figure = new_figure(WIDTH_IN, 4.4, f"Mean Dice against {axis.title}")
     axes = figure.subplots()
     front = _front(known)
     look = looks(known["model"], models)
