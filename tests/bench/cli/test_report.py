@@ -24,7 +24,7 @@ CHANGES = (
     *("model_options.segresnet.init_filters=8", "model_options.unetr.hidden_size=24", "model_options.unetr.mlp_dim=48"),
     *("model_options.unetr.num_heads=2", "model_options.unetr.feature_size=4"),
 )
-SECTIONS = ["results", "distribution", "differences", "training", "protocol", "provenance", "cases"]
+SECTIONS = ["results", "distribution", "differences", "training", "protocol", "provenance", "slices", "cases"]
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,15 @@ def test_the_page_and_its_markdown_hold_all_that_the_records_do(bench: Callable,
     assert {page.ids.count(target) for target in targets} == {1}
     assert all(source.startswith("data:") for source in page.loaded)
     assert "<h1>A &amp; B</h1>" in html
-    titles = ("Results", "Every case", "What the differences are worth", "Training", "Protocol", "Provenance")
+    titles = (
+        "Results",
+        "Every case",
+        "What the differences are worth",
+        "Training",
+        "Protocol",
+        "Provenance",
+        "Best, median, worst",
+    )
     assert re.findall(r"^## (.*)$", markdown, re.MULTILINE) == list(titles)
     for text in (html, markdown):
         assert all(record.key in text for record in records)
@@ -153,6 +161,10 @@ def test_the_page_and_its_markdown_hold_all_that_the_records_do(bench: Callable,
 def test_without_pictures_the_cases_stand_with_their_scores_alone(
     bench: Callable, trained: Path, tmp_path: Path
 ) -> None:
+    figures = tmp_path / "report" / "figures"
+    figures.mkdir(parents=True)
+    for name in ("differences-99.svg", "Mine.svg"):  # of an earlier report, and of somebody else
+        (figures / name).write_text("<svg/>")
     chosen = ("--pictures", "0", "--metrics", "dice", "--regions", "Avg", "--seed", "0")
     answer = bench("report", "--results", trained / "results", "--output", tmp_path / "report", *chosen)
     assert answer.status == 0, answer.err
@@ -160,7 +172,9 @@ def test_without_pictures_the_cases_stand_with_their_scores_alone(
     assert len(page.cases) == 3
     assert not any(case["pictures"] for case in page.cases)
     assert all(set(case["scores"]) == {"segresnet", "unetr"} for case in page.cases)
-    assert "no-slices" not in page.ids
+    there = {path.name for path in figures.iterdir()}
+    assert ("Mine.svg" in there, "differences-99.svg" in there) == (True, False)
+    assert not {"slices", "no-slices"} & set(page.ids)
     markdown = (tmp_path / "report" / "report.md").read_text()
     assert "Cases and seeds" not in markdown
     assert "HD95 mm" not in markdown
@@ -177,6 +191,7 @@ def test_images_that_have_gone_are_told(bench: Callable, trained: Path, tmp_path
     assert answer.status == 0, answer.err
     page = _Page((tmp_path / "report" / "report.html").read_text())
     assert "no-slices" in page.ids
+    assert "slices" not in page.ids
     markdown = (tmp_path / "report" / "report.md").read_text()
     missing = markdown[markdown.index("## Slices that are missing") :]
     assert f"{record.content['job']['model']}: " in missing

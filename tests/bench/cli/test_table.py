@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def test_options_choose_metrics_regions_and_order(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--convention", "segmambo"), "did you mean 'segmamba'"),
+        (("--convention", "lesionwize"), "did you mean 'lesionwise'"),
         (("--regions", "WTT"), "unknown region 'WTT': did you mean 'WT'"),
         (("--metrics", "hd96"), "unknown metric 'hd96': did you mean 'hd95'"),
         (("--sort", "latency"), "did you mean 'latency_s'"),
@@ -168,7 +169,8 @@ def test_the_papers_table_is_shown_on_request(
 
 
 def test_a_profile_is_no_row(bench: Callable, complete_record: Callable[..., Record], tmp_path: Path) -> None:
-    job = {**complete_record(tmp_path).content["job"], "hardware": "H100"}
+    record = complete_record(tmp_path)
+    job = {**record.content["job"], "hardware": "H100"}
     profile = {
         **{"schema": SCHEMA, "key": key_of(job), "kind": "profile", "status": "complete", "job": job, "files": {}},
         **{"hardware": "H100", "setting": "", "measured": {"parameters": 12_300_000}},
@@ -180,4 +182,7 @@ def test_a_profile_is_no_row(bench: Callable, complete_record: Callable[..., Rec
     row = next(line for line in answer.out.splitlines() if line.startswith("segmamba"))
     assert row.split()[-3:] == ["12.3", "4", "1"]
     assert "Costs: profiles on H100." in answer.out
-    assert bench("table", "--results", tmp_path, "--model", "unetr").status == 2
+    shutil.rmtree(record.folder)
+    alone = bench("table", "--results", tmp_path)
+    assert (alone.status, alone.out) == (2, "")
+    assert f"{profile['key']}  segmamba on phantom" in alone.err
