@@ -45,28 +45,28 @@ def report(
 
     Tables with their statistics, figures, every case with slices, protocol, provenance, and what `bench verify` finds.
     """
-    from bench.cli.table import check_convention, choose_records, make_tables, say_why_apart
     from bench.progress import ConsoleWatcher
-    from bench.report.costs import costs
-    from bench.report.frame import differences, group_records
-    from bench.report.published import segmamba_table1
+    from bench.report.select import Request, select
     from bench.report.table import Choice
     from bench.report.write import write_report
-    from bench.store import Store
     from bench.verify import verify
 
-    check_convention(convention)
+    found = select(
+        Request(
+            results=results,
+            models=split_names(model),
+            dataset=dataset,
+            protocol=protocol,
+            seeds=parse_seeds(seed) if seed else [],
+            convention=convention,
+            choice=Choice(tuple(split_names([metrics])), tuple(split_names([regions]))),
+            published=published,
+            allow_mixed=allow_mixed,
+        )
+    )
+    sys.stderr.write("".join(f"{line}\n" for line in found.told))
     watcher = ConsoleWatcher()
-    records = Store(results).records()
-    for record in records:
-        for fault in record.faults:
-            sys.stderr.write(f"damaged: {fault}\n")
-    kept = choose_records(records, results, split_names(model), dataset, protocol, parse_seeds(seed) if seed else [])
-    groups = group_records(kept, allow_mixed=allow_mixed, convention=convention)
-    choice = Choice(tuple(split_names([metrics])), tuple(split_names([regions])))
-    tables = make_tables(groups, choice, costs(records), segmamba_table1() if published else None)
-    with watcher.bar("verifying", len(kept)) as bar:
-        findings = verify(kept, bar.advance)
-    for path in write_report(tables, findings, output, title, pictures, watcher):
+    with watcher.bar("verifying", len(found.records)) as bar:
+        findings = verify(found.records, bar.advance)
+    for path in write_report(found.tables, findings, output, title, pictures, watcher):
         typer.echo(path)
-    say_why_apart(groups, differences(groups))

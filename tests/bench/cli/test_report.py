@@ -210,8 +210,8 @@ def test_nothing_to_report_is_a_message(
     assert filtered.status == 2
     assert record.key in filtered.err
     unknown = bench(
-        "report", "--results", tmp_path / "results", "--convention", "brat", "--output", tmp_path / "report"
+        "report", "--results", tmp_path / "results", "--convention", "lesionwize", "--output", tmp_path / "report"
     )
     assert unknown.status == 2
-    assert "did you mean 'brats'" in unknown.err
+    assert "did you mean 'lesionwise'" in unknown.err
     assert not (tmp_path / "report").exists()

@@ -1,0 +1,111 @@
+"""From a results folder and a request to tables: which records, in which groups, under which convention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.errors import BenchError, unknown
+from bench.metrics import CONVENTIONS
+from bench.report.costs import costs
+from bench.report.frame import LESIONWISE, differences, group_records
+from bench.report.published import segmamba_table1
+from bench.report.table import Choice, Table, make_table
+from bench.store import Record, Store, describe
+
+
+@dataclass(frozen=True)
+class Request:
+    """What somebody wants to see; what is empty lets all pass.
+
+    Attributes:
+        results: folder of records.
+        models, dataset, protocol, seeds: of the records.
+        convention: what empty masks score, or ``lesionwise``; empty for each protocol's own.
+        choice: metrics, regions, order.
+        published: whether the SegMamba paper's Table 1 stands in a block of its own.
+        allow_mixed: whether runs on one dataset share a table in any case.
+    """
+
+    results: Path
+    models: Sequence[str]
+    dataset: str
+    protocol: str
+    seeds: Sequence[int]
+    convention: str
+    choice: Choice
+    published: bool
+    allow_mixed: bool
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What there is of it.
+
+    Attributes:
+        records: those that passed.
+        tables: of their groups.
+        damaged: what is wrong with records of the folder.
+        left_out: why tables could not be made as asked.
+        apart: in what the runs of several tables differ.
+    """
+
+    records: Sequence[Record]
+    tables: Sequence[Table]
+    damaged: Sequence[str]
+    left_out: Sequence[str]
+    apart: Sequence[str]
+
+    @property
+    def told(self) -> list[str]:
+        """Everything that a reader should be told beside the tables, a line each."""
+        lines = [*(f"damaged: {fault}" for fault in self.damaged)]
+        lines += [f"a table is left out: {reason}" for reason in self.left_out]
+        if self.apart:
+            count = len(self.tables) + len(self.left_out)
+            lines.append(f"{count} tables, since these differ and are not mixed (--allow-mixed mixes them):")
+        return lines + [f"  {line}" for line in self.apart]
+
+
+def select(request: Request) -> Selection:
+    """Read the records and make the tables.
+
+    Raises:
+        BenchError: no record passes, there is no such convention, or no table can be made as asked.
+    """
+    if request.convention and request.convention not in (*CONVENTIONS, LESIONWISE):
+        raise BenchError(unknown("convention", request.convention, [*CONVENTIONS, LESIONWISE]))
+    everything = Store(request.results).records()
+    records = [record for record in everything if _passes(record, request)]
+    if not records:
+        there = "\n".join(f"  {describe(record)}" for record in everything)
+        raise BenchError(
+            f"no record in {request.results} to show"
+            + (f" with these filters; there are:\n{there}" if there else "")
+            + "\nMake one with: bench run --model segmamba --dataset phantom"
+        )
+    groups = group_records(records, allow_mixed=request.allow_mixed, convention=request.convention)
+    published = segmamba_table1() if request.published else None
+    tables, refusals = [], []
+    for group in groups:
+        try:
+            tables.append(make_table(group, request.choice, costs=costs(everything), published=published))
+        except BenchError as error:  # one dataset's lack of a region or a metric is not the others'
+            refusals.append(error)
+    if refusals and not tables:
+        raise refusals[0]
+    damaged = [fault for record in everything for fault in record.faults]
+    return Selection(records, tables, damaged, [str(error) for error in refusals], differences(groups))
+
+
+def _passes(record: Record, request: Request) -> bool:
+    job = record.content.get("job", {})
+    return bool(
+        job
+        and record.kind != "profile"
+        and (not request.models or job["model"] in request.models)
+        and (not request.dataset or job["dataset"] == request.dataset)
+        and (not request.protocol or job.get("protocol", {}).get("name", request.protocol) == request.protocol)
+        and (not request.seeds or job.get("seed", request.seeds[0]) in request.seeds)
+    )
