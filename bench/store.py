@@ -316,6 +316,8 @@ def describe(record: Record) -> str:
     if not record.content:
         return f"{record.key}  damaged"
     job = record.content["job"]
+    if record.kind == "profile":
+        return f"{record.key}  profile of {job['model']}: {record.status}"
     return f"{record.key}  {job['model']} on {job['dataset']}, seed {job.get('seed', '-')}: {record.status}"
 
 

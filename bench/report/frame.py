@@ -92,11 +92,17 @@ def differences(groups: Sequence[Group]) -> list[str]:
     lines = []
     for dataset, found in by_dataset.items():
         runs = [group for group in found if group.facets]
-        for name in _FACETS:
-            values = list(dict.fromkeys(" and ".join(group.facets[name]) for group in runs))
-            if len(values) > 1 and not (name == _FIELDS and len({group.facets["protocol"] for group in runs}) > 1):
-                lines.append(f"{dataset}: {name} {' | '.join(values)}")
+        for name in distinct_facets(runs):
+            values = dict.fromkeys(" and ".join(group.facets[name]) for group in runs)
+            lines.append(f"{dataset}: {name} {' | '.join(values)}")
     return lines
+
+
+def distinct_facets(groups: Sequence[Group]) -> list[str]:
+    """Names of the facets in which groups of runs differ."""
+    runs = [group for group in groups if group.facets]
+    found = [name for name in _FACETS if len({group.facets[name] for group in runs}) > 1]
+    return [name for name in found if not (name == _FIELDS and "protocol" in found)]
 
 
 def row_labels(group: Group) -> dict[str, str]:

@@ -18,7 +18,7 @@ _LATEX = str.maketrans(
         "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
         "±": r"$\pm$", "−": r"$-$", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$", "α": r"$\alpha$",
         "τ": r"$\tau$", "χ": r"$\chi$", "²": r"\textsuperscript{2}", "³": r"\textsuperscript{3}", "Δ": r"$\Delta$",
-        "–": "--", "…": r"\dots{}", "≈": r"$\approx$", "|": r"\textbar{}", "†": r"\dag{}", '"': r"\textquotedbl{}",
+        "–": "--", "…": r"\dots{}", "≈": r"$\approx$", "|": r"\textbar{}", "†": r"\dag{}", '"': "''",
     }
 )  # fmt: skip
 
@@ -56,7 +56,7 @@ def _markdown(sheet: Sheet) -> str:
         return text + (f"<sup>{_pipe(cell.mark)}</sup>" if cell.mark else "")
 
     lines = [f"**{_pipe(sheet.title)}**", ""] if sheet.title else []
-    lines.append(_tabulated(sheet, "github", cell_text, lambda title: f"*{_pipe(title)}*"))
+    lines.append(_tabulated(sheet, "pipe", cell_text, lambda title: f"*{_pipe(title)}*"))
     return "\n".join([*lines, *(["", *(f"- {_pipe(note)}" for note in sheet.notes)] if sheet.notes else [])])
 
 
@@ -72,7 +72,7 @@ def _tabulated(sheet: Sheet, form: str, cell_text: Callable[[Cell], str], title_
         if number in breaks:
             body.append([title_text(breaks[number]), *[""] * (len(sheet.columns) - 1)])
         body.append([cell_text(cell) for cell in row])
-    headers = [column.label if form != "github" else _pipe(column.label) for column in sheet.columns]
+    headers = [column.label if form != "pipe" else _pipe(column.label) for column in sheet.columns]
     aligned = tuple("right" if column.numeric else "left" for column in sheet.columns)
     return tabulate(body, headers, tablefmt=form, colalign=aligned if body else None, disable_numparse=True)
 
@@ -91,7 +91,9 @@ def _latex(sheet: Sheet) -> str:
         if number in breaks:
             rule = [r"\midrule"] if number else []
             lines += [*rule, rf"\multicolumn{{{width}}}{{l}}{{\itshape {latex_text(breaks[number])}}} \\"]
-        lines.append(" & ".join(_latex_cell(cell) for cell in row) + r" \\")
+        cells = " & ".join(_latex_cell(cell) for cell in row)
+        # Else the line break before it would take the row's beginning for its argument.
+        lines.append(("{}" if cells.startswith(("[", "*")) else "") + cells + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}"]
     if sheet.notes:  # a table without them, the convention for one, says something else
         notes = "\\par\n".join(latex_text(_comment(note)) for note in sheet.notes)

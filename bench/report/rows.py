@@ -66,7 +66,8 @@ def make_rows(
     """
     names = [metric.name for metric in metrics]
     means = scores.groupby(["key", "region"], sort=False)[names].mean()
-    averages = means.groupby("key", sort=False).mean()
+    # Over the regions of each case first, as in statistics: it matters where a score is undefined for some.
+    averages = scores.groupby(["key", "case"], sort=False)[names].mean().groupby("key", sort=False).mean()
     by_record = {name: means[name].unstack("region").assign(**{AVERAGE: averages[name]}) for name in names}
     cases = scores.groupby("key")["case"].nunique()
     by_row: dict[str, list[Record]] = {}

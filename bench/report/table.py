@@ -274,7 +274,12 @@ def _csv_frame(table: Table) -> pd.DataFrame:
         )
     if table.published is not None:
         for stated in table.published.rows:
-            cells = {f"{region}_{metric}": value for (region, metric), value in stated.scores.items()}
+            cells = {
+                f"{region}_{metric.name}": value
+                for region in table.regions
+                for metric in table.metrics
+                if (value := published_score(stated.scores, region, metric.name, table.published.regions)) is not None
+            }
             context = {"model": stated.name, "label": stated.name, "dataset": table.published.dataset}
             rows.append({**context, "status": "published", **cells, "remarks": table.published.source})
     return pd.DataFrame(rows)

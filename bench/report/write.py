@@ -11,6 +11,7 @@ from bench.atomic import atomic_file, write_text
 from bench.progress import Watcher
 from bench.report.browser import choose_cases, draw_extremes, make_browser
 from bench.report.compose import STEPS, Part, drawing, section, sections
+from bench.report.frame import distinct_facets
 from bench.report.page import CaseBrowser, Page, Section, Text, render_markdown, render_page
 from bench.report.table import Table
 from bench.store import now
@@ -100,10 +101,11 @@ def _names(tables: Sequence[Table]) -> list[str]:
 def _unlike(table: Table, tables: Sequence[Table]) -> str:
     """In what a table's runs differ from those of the others."""
     facets = table.group.facets
+    shown = distinct_facets([other.group for other in tables])
     told = [
         f"{name} {' and '.join(values)}"
         for name, values in facets.items()
-        if any(other.group.facets.get(name) != values for other in tables)
+        if name in shown and any(other.group.facets.get(name) != values for other in tables)
     ]
     return ", ".join(told)
 

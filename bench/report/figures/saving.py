@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from collections import Counter
 from html import escape
 from pathlib import Path
 from typing import Literal, get_args
@@ -60,7 +61,13 @@ def to_svg(figure: Figure, salt: str) -> str:
         )
     text = _render(figure, "svg", salt).decode()
     text = text[text.index("<svg") :]
-    text = re.sub(r'\bid="', f'id="{salt}-', text)
+    seen: Counter[str] = Counter()
+
+    def once(found: re.Match[str]) -> str:  # parts of a kind share a name, which a page allows one of them only
+        seen[found[1]] += 1
+        return f'id="{salt}-{found[1]}{f"-{seen[found[1]]}" if seen[found[1]] > 1 else ""}"'
+
+    text = re.sub(r'\bid="([^"]*)"', once, text)
     text = re.sub(r'href="#', f'href="#{salt}-', text)
     text = re.sub(r"url\(#", f"url(#{salt}-", text)
     # A style sheet inside of an SVG holds for the page that it stands in.

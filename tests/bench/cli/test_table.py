@@ -185,4 +185,4 @@ def test_a_profile_is_no_row(bench: Callable, complete_record: Callable[..., Rec
     shutil.rmtree(record.folder)
     alone = bench("table", "--results", tmp_path)
     assert (alone.status, alone.out) == (2, "")
-    assert f"{profile['key']}  segmamba on phantom" in alone.err
+    assert f"{profile['key']}  profile of segmamba" in alone.err

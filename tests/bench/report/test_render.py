@@ -49,6 +49,7 @@ def test_markdown_keeps_pipes_within_cells_and_no_markup_of_names() -> None:
     rows = [line for line in lines if line.startswith("|")]
     assert {row.replace(r"\|", "").count("|") for row in rows} == {3}
     assert rows[0].split("|")[2].strip().startswith("WT \\")
+    assert rows[1].split("|")[2].strip().endswith("-:"), "numbers are set flush right"
     body = [row.replace(r"\|", "¦").split("|") for row in rows[2:]]
     assert [cells[1].strip() for cells in body] == [
         "*here & now*",
@@ -115,3 +116,9 @@ def test_latex_compiles_with_marks_block_titles_and_any_name(tmp_path: Path) -> 
         subprocess.run(["pdftotext", "-layout", "table.pdf"], cwd=tmp_path, check=True)
         printed = (tmp_path / "table.txt").read_text()
         assert all(character in printed for character in "_&%#~{}$<>|±†−")
+
+
+def test_latex_takes_no_beginning_of_a_row_for_an_argument_and_needs_no_font_encoding() -> None:
+    sheet = Sheet("", (Column("model", numeric=False),), ((Cell('"a"'),), (Cell("[b]"),), (Cell("*c"),)))
+    lines = render_sheet(sheet, "latex").splitlines()
+    assert [line for line in lines if line.endswith(r"\\")][1:] == [r"''a'' \\", r"{}[b] \\", r"{}*c \\"]
