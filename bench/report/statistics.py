@@ -13,14 +13,12 @@ from bench import stats
 from bench.report.frame import tidy
 from bench.report.sheet import Cell, Column, Sheet
 from bench.report.shown import METRICS, Metric
-from bench.report.table import Table
+from bench.report.table import FEW_CASES, Table
 
 ALPHA = 0.05
 CONFIDENCE = 0.95
 RESAMPLES = 9999
 
-# Below it the exact distribution of the signed-rank statistic has visible steps.
-_FEW_CASES = 20
 _DIFFERENCES = ("mean_difference", "difference_low", "difference_high", "median_difference")
 
 METHOD = (
@@ -187,7 +185,7 @@ def _together(found: Statistics, region: str, metric: Metric) -> list[str]:
             f"Friedman: χ² {test['statistic']:.1f}, p {p_text(test['p'])}; CD {test['critical_difference']:.2f}"
             f"{rejected}."
         )
-    if test["cases"] < _FEW_CASES:
+    if test["cases"] < FEW_CASES:
         notes.append(
             f"With {test['cases']} cases the normal approximation of Wilcoxon's test is coarse and few p values can "
             "occur: not distinguishable may mean too few cases."

@@ -19,6 +19,8 @@ from bench.report.sheet import Cell, Column, Sheet
 from bench.report.shown import DEFAULT_METRICS, Metric, metrics
 
 ALIKE = "†"
+# Below it the exact distribution of the signed-rank statistic has visible steps.
+FEW_CASES = 20
 ALIKE_BY = "paired Wilcoxon tests, Holm, level 0.05"
 
 
@@ -145,7 +147,9 @@ def table_sheet(table: Table, alike: Mapping[tuple[str, str], Sequence[str]] | N
         rows += _published_rows(table, len(columns))
     notes = list(table.footer)
     if alike:
-        notes.insert(0, f"{ALIKE} not distinguishable from the best of the column, which is itself marked: {ALIKE_BY}.")
+        few = max((row.cases for row in table.rows), default=0)
+        told = f"; with {few} cases it may mean too few cases" if few < FEW_CASES else ""
+        notes.insert(0, f"{ALIKE} not distinguishable from the best of the column, itself marked: {ALIKE_BY}{told}.")
     return Sheet("", tuple(columns), tuple(rows), tuple(notes), breaks)
 
 

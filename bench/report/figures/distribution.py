@@ -198,9 +198,9 @@ def _scale(axes: Axes, shown: NDArray[np.floating], facts: Metric, penalty: floa
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     if penalty is not None:
-        begin = 0.1 if facts.lower_is_better else 0 - _BAND
+        begin = 1 - _BAND if facts.lower_is_better else 0.0
         # Above all but the numbers: a box that reaches the penalty ends here.
-        axes.add_patch(Rectangle((begin, 0), _BAND, 1, facecolor=BAND, transform=axes.transAxes, zorder=5))
+        axes.add_patch(Rectangle((begin, 0), _BAND, 1, facecolor=BAND, transform=axes.transAxes, zorder=5, gid="band"))
     axes.grid(axis="x", color=PALE, linewidth=0.4)
     axes.set_axisbelow(True)
 

@@ -69,6 +69,9 @@ def test_penalised_cases_are_counted_beside_the_axis_and_in_the_mean(scores: Sco
     assert [len(_by_gid(axes, "penalised")) for axes in figure.axes] == [0, 0, 3]
     assert {text.get_text() for text in _by_gid(figure.axes[2], "penalised")} == {"2"}
     assert "(6 in all panels)" in figure.legends[0].get_title().get_text()
+    (band,) = _by_gid(figure.axes[2], "band")
+    at_its_end = band.get_x() == 0 if metric == "dice" else np.isclose(band.get_x() + band.get_width(), 1)
+    assert at_its_end, "the band lies within the panel, where the bad scores are"
     means = [line.get_xdata()[0] for line in _by_gid(figure.axes[2], "mean")]
     mine = frame[(frame["metric"] == metric) & (frame["region"] == "ET")]
     np.testing.assert_allclose(sorted(means), sorted(mine.groupby("model")["value"].mean()))
