@@ -236,9 +236,7 @@ def _between(records: Sequence[Record]) -> Iterator[Finding]:
     yield from _disagreeing(
         runs,
         "protocol",
-        lambda record: (
-            f"{record.content['protocol_title']} {record.content['job']['protocol'].get('author_of', '')}".strip()
-        ),
+        _protocol_name,
         lambda record: record.content["job"]["protocol"],
         "under the one name {name} they follow different protocols. Run the older ones again",
     )

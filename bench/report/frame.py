@@ -216,7 +216,7 @@ def _told_apart(rows: Mapping[str, Record]) -> dict[str, str]:
     aspects: dict[str, dict[str, str]] = {row: {} for row in rows}
     for row, record in runs.items() if len(rows) > 1 else ():
         job, facets = record.content["job"], _facets(record, "")
-        options = {f"{name}=": _plain(value) for name, value in (job.get("model_options") or {}).items()}
+        options = {f"{name}=": plain(value) for name, value in (job.get("model_options") or {}).items()}
         places = {f"{name} ": facets[name] for name in ("files", "split", "code")}
         aspects[row] = options | {"": str(record.content["protocol_title"])} | places
     names = dict.fromkeys(name for found in aspects.values() for name in found)
@@ -224,7 +224,8 @@ def _told_apart(rows: Mapping[str, Record]) -> dict[str, str]:
     return {row: ", ".join(f"{name}{found[name]}" for name in apart if name in found) for row, found in aspects.items()}
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """An option's value as it is typed: a list with commas."""
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 

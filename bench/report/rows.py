@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from bench.report.costs import Costs, network_key
-from bench.report.frame import AVERAGE, Group
+from bench.report.frame import AVERAGE, Group, plain
 from bench.report.shown import Metric
 from bench.store import Record
 
@@ -137,9 +137,9 @@ def _unlike_published(record: Record) -> list[str]:
     protocol = job.get("protocol", {})
     deep = protocol.get("train", {}).get("deep_supervision")
     return [
-        f"{option} {_plain(value)} instead of {_plain(defaults.get(option))}"
+        f"{option} {plain(value)} instead of {plain(defaults.get(option))}"
         for option, value in (job.get("model_options") or {}).items()
-        if _plain(value) != _plain(defaults.get(option))
+        if plain(value) != plain(defaults.get(option))
         and not (option == "deep_supervision" and value == deep)
         and option not in record.content.get("recipe_options", ())
     ]
@@ -150,12 +150,8 @@ def _recipe(protocol: Mapping[str, Any]) -> str:
     budget = next(f"{train[name]:,} {name}" for name in ("epochs", "steps", "gpu_seconds") if train[name] is not None)
     return (
         f"{train['optimiser']} {train['learning_rate']:g}, {train['loss'].replace('_', ' ')}, {budget}, batch "
-        f"{train['batch_size']}, patches of {_plain(patch)}"
+        f"{train['batch_size']}, patches of {plain(patch)}"
     )
-
-
-def _plain(value: Any) -> str:
-    return ",".join(str(item) for item in value) if isinstance(value, (list, tuple)) else str(value)
 
 
 def options_text(options: Mapping[str, Any]) -> str:
