@@ -10,6 +10,8 @@ A record is a folder ``results/<key>/``::
     tensorboard/    events, for looking on
     predictions/    label maps in the original grid
     log.txt         what happened when
+    lease/          which process writes here, see `bench.lease`; progress.json, how far it is; output.txt, what a
+                    job in a process of its own printed
 
 A record that says ``complete`` names the size and hash of the files it rests on. One whose files do not agree
 (weights by their size, the others by their hash), or that lies under another key, reads as ``damaged``, never as
@@ -31,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 from bench.atomic import write_text
 from bench.errors import BenchError
 from bench.key import key_of
+from bench.lease import Lease, Watch, looks_alive, take
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,12 +44,15 @@ if TYPE_CHECKING:
 SCHEMA = 1
 DEFAULT_RESULTS = Path("results")
 KINDS = ("run", "external", "profile")
+# What an attempt ends in that goes on from its checkpoint, or did not end.
+UNFINISHED = ("running", "interrupted", "damaged")
 STATUSES = ("running", "interrupted", "complete", "failed", "oom", "nan", "timeout", "damaged")
 CASE_COLUMNS = (
     *("case", "region", "dice", "hd95", "prediction_mm3", "reference_mm3", "empty"),
     *("sensitivity", "precision", "nsd", "volume_error"),
     *("lesion_dice", "lesion_hd95", "lesion_tp", "lesion_fp", "lesion_fn"),
 )
+NEVER = ("", "")
 WEIGHTS = "checkpoint/last.pt"
 BEST = "checkpoint/best.pt"
 EVENTS = "tensorboard"
@@ -73,8 +79,11 @@ class Record:
 
     @property
     def status(self) -> str:
-        """One of `STATUSES`."""
-        return "damaged" if self.faults else str(self.content["status"])
+        """One of `STATUSES`. A run whose process is gone was interrupted, though nobody was left to write that."""
+        if self.faults:
+            return "damaged"
+        status = str(self.content["status"])
+        return "interrupted" if status == "running" and not looks_alive(self.folder) else status
 
     @property
     def kind(self) -> str:
@@ -87,6 +96,18 @@ class Record:
         evaluated = self.content.get("job", {}).get("protocol", {}).get("evaluate", {})
         return self.folder / (BEST if evaluated.get("checkpoint") == "best" else WEIGHTS)
 
+    @property
+    def end(self) -> tuple[str, str]:
+        """Names the attempt that ended last: when the run began, and when it ended."""
+        return str(self.content.get("started", "")), str(self.content.get("ended", ""))
+
+    def settled_since(self, end: tuple[str, str]) -> bool:
+        """Whether the job has come to an end, in whatever way, after the attempt that ``end`` names.
+
+        A job that failed before may be run again; one that failed elsewhere in the meantime need not.
+        """
+        return self.status == "complete" or (self.status not in UNFINISHED and self.end != end)
+
     def cases(self) -> pd.DataFrame:
         """The table of cases: the columns `CASE_COLUMNS`, which are the fields of `RegionMeasurement`.
 
@@ -98,6 +119,15 @@ class Record:
         cases = pd.read_csv(path, dtype={"case": str, "region": str}, float_precision="round_trip")
         return cases.reindex(columns=list(CASE_COLUMNS))
 
+    def last_epoch(self) -> dict[str, float] | None:
+        """The numbers in the last row of ``history.csv``; None where there is none that can be read."""
+        try:
+            with (self.folder / "history.csv").open(newline="") as file:
+                rows = list(csv.DictReader(file))
+            return {name: float(value) for name, value in rows[-1].items() if value}
+        except (OSError, ValueError, IndexError, TypeError):
+            return None
+
 
 @dataclass
 class OpenRecord:
@@ -105,6 +135,7 @@ class OpenRecord:
 
     folder: Path
     content: dict[str, Any]
+    lease: Lease | None = None
     _files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def update(self, **facts: Any) -> None:
@@ -112,7 +143,10 @@ class OpenRecord:
 
         Raises:
             BenchError: the disk refuses; the record on disk is as it was.
+            LeaseLost: another process has taken the record over.
         """
+        if self.lease is not None:
+            self.lease.check()
         content = {**self.content, **facts}
         write_text(self.folder / "record.json", json.dumps(content, indent=1) + "\n")
         self.content = content
@@ -180,10 +214,21 @@ class Store:
     def __init__(self, root: Path = DEFAULT_RESULTS) -> None:
         self.root = root
 
-    def open_run(self, job: Job, **facts: Any) -> OpenRecord:
+    def take(self, key: str, watch: Watch | None = None) -> Lease | None:
+        """Hold a record for this process; None while another does.
+
+        Raises:
+            BenchError: the results folder cannot be written.
+        """
+        return take(self.root / key, watch)
+
+    def open_run(self, job: Job, lease: Lease | None = None, **facts: Any) -> OpenRecord:
         """Open, or open again, the record of a job, with status ``running``.
 
         Facts of an earlier, unfinished attempt that are not given again are kept.
+
+        Args:
+            lease: of the record; without it nothing keeps another process from writing there.
 
         Raises:
             BenchError: the results folder cannot be written, or holds this job as a newer version wrote it.
@@ -205,9 +250,24 @@ class Store:
         content.pop("message", None)
         if "provenance" in content:  # the attempts before this one may have run on another machine
             content["earlier_attempts"] = [*content.get("earlier_attempts", []), content.pop("provenance")]
-        record = OpenRecord(folder, content)
+        record = OpenRecord(folder, content, lease)
         record.update(**facts)
         return record
+
+    def give_up(self, job: Job, status: str, message: str) -> Record | None:
+        """Write how a job failed whose own process could not; None where somebody else has it by now.
+
+        Raises:
+            BenchError: the results folder cannot be written.
+        """
+        lease = self.take(job.key)
+        if lease is None:
+            return None
+        with lease:
+            earlier = self.get(job.key)
+            if earlier is not None and earlier.status == "complete":
+                return earlier
+            return self.open_run(job, lease).finish(status, message=message)
 
     def open_external(self, name: str, facts: Mapping[str, Any]) -> OpenRecord:
         """Open the record of predictions that came from elsewhere; its key is the hash of ``facts``.
@@ -318,7 +378,8 @@ def describe(record: Record) -> str:
     job = record.content["job"]
     if record.kind == "profile":
         return f"{record.key}  profile of {job['model']}: {record.status}"
-    return f"{record.key}  {job['model']} on {job['dataset']}, seed {job.get('seed', '-')}: {record.status}"
+    fold = f", fold {job['fold']}" if "fold" in job else ""
+    return f"{record.key}  {job['model']} on {job['dataset']}, seed {job.get('seed', '-')}{fold}: {record.status}"
 
 
 def now() -> str:

@@ -44,11 +44,11 @@ def choose_prepare_workers() -> int:
     return min(8, os.cpu_count() or 1)
 
 
-def check_devices(device: torch.device, count: int, batch_size: int) -> None:
-    """See that a job can have that many devices.
+def check_devices(device: torch.device, count: int) -> None:
+    """See that a job can have that many devices here.
 
     Raises:
-        BenchError: there are fewer, or the batch cannot be shared equally.
+        BenchError: there are fewer.
     """
     if count == 1:
         return
@@ -61,6 +61,14 @@ def check_devices(device: torch.device, count: int, batch_size: int) -> None:
         raise BenchError(
             f"--gpus-per-job {count}: this machine has {torch.cuda.device_count()} CUDA devices; ask for no more"
         )
+
+
+def check_batch(count: int, batch_size: int) -> None:
+    """See that devices can share a batch.
+
+    Raises:
+        BenchError: not equally.
+    """
     if batch_size % count:
         raise BenchError(
             f"--gpus-per-job {count}: train.batch_size={batch_size} patches cannot be shared equally; set it to a "

@@ -22,18 +22,20 @@ class StopRequest:
     """Whether somebody asked to stop, or a job's time is over.
 
     Attributes:
-        requested: set by whoever asks.
+        requested: set by whoever asks; it holds for every job.
+        lost: set where the job at hand was taken over by another process.
         deadline: when the time is over, by `time.monotonic`; None for never.
     """
 
     def __init__(self, deadline: float | None = None) -> None:
         self.requested = False
+        self.lost = False
         self.deadline = deadline
 
     @property
     def due(self) -> bool:
         """Whether to stop now."""
-        return self.requested or (self.deadline is not None and time.monotonic() >= self.deadline)
+        return self.requested or self.lost or (self.deadline is not None and time.monotonic() >= self.deadline)
 
     def check(self) -> None:
         """Raise `Interrupted` or `TimedOut` if it is time to stop.
@@ -41,7 +43,7 @@ class StopRequest:
         Call it only where stopping loses nothing.
         """
         if self.due:
-            raise Interrupted if self.requested else TimedOut
+            raise Interrupted if self.requested or self.lost else TimedOut
 
 
 @contextmanager

@@ -12,6 +12,8 @@ import torch
 
 GIB = 2**30
 _PROCESS = Path("/proc/self")
+# Part of each GPU's memory that this process may take at all, by the device's number.
+_SHARES: dict[int | None, float] = {}
 # What libraries beneath torch's allocators say.
 _SIGNS = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 
@@ -42,15 +44,23 @@ def peak(device: torch.device) -> dict[str, int]:
     return facts
 
 
+def share_device(device: torch.device, share: float) -> None:
+    """Let this process take no more than that part of a GPU's memory, since others have the rest of it."""
+    if device.type == "cuda" and share < 1:
+        _SHARES[device.index] = share
+        torch.cuda.set_per_process_memory_fraction(share, device)
+
+
 @contextmanager
 def limit_memory(device: torch.device, limit: int | None) -> Iterator[None]:
-    """Let a GPU's allocator hold at most ``limit`` bytes in this process, for None all there is; then as it was."""
+    """Let a GPU's allocator hold at most ``limit`` bytes in this process, for None all it may; then as it was."""
     if device.type != "cuda":
         yield
         return
     before = torch.cuda.get_per_process_memory_fraction(device)
     total = torch.cuda.get_device_properties(device).total_memory
-    share = 1.0 if limit is None else min(limit / total, 1.0)
+    most = _SHARES.get(device.index, 1.0)
+    share = most if limit is None else min(limit / total, most)
     _set_share(share, before, device)
     try:
         yield

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,54 +24,107 @@ from bench.engine.fit import DoesNotFit
 from bench.engine.interrupt import Interrupted, StopRequest, TimedOut
 from bench.engine.memory import is_out_of_memory, peak, reset_peak
 from bench.engine.options import RunOptions
+from bench.engine.preparation import prepare_job
 from bench.engine.ranks import RankOutOfMemory
 from bench.engine.retry import train_job
 from bench.engine.task import TrainingTask
 from bench.errors import BenchError
 from bench.job import Job
-from bench.progress import Bar, Watcher
+from bench.lease import Held, Lease, Watch
+from bench.live import RecordWatcher, forget_progress
+from bench.progress import Watcher
 from bench.provenance import collect
-from bench.store import BEST, WEIGHTS, OpenRecord, Record, Store
+from bench.store import BEST, WEIGHTS, OpenRecord, Record, Store, describe
 from data.dataset import Dataset
 from data.errors import DataError
 from data.fingerprint import file_checksum
-from data.prepare import StoredCase, cache_folder, plan_preparation, prepare
-from data.volume import CaseFiles
 from models.errors import ModelError
 
 _GO_ON = "run the same command again to go on"
 
 
 def run_job(
-    job: Job, dataset: Dataset, store: Store, options: RunOptions, watcher: Watcher, stop: StopRequest
+    job: Job,
+    dataset: Dataset,
+    store: Store,
+    options: RunOptions,
+    watcher: Watcher,
+    stop: StopRequest,
+    watch: Watch | None = None,
+    since: tuple[str, str] | None = None,
 ) -> Record:
-    """Prepare, train, evaluate; whatever happens, the record says so.
+    """Prepare, train, evaluate; whatever happens, the record says so. What another process has completed is not run.
 
     Failures end in the record's status, ``failed``, ``oom`` or ``nan``, with a message; ``interrupted`` and ``timeout``
     keep the checkpoint, and the same job goes on from it.
 
+    Args:
+        watch: one that has looked at the record before, by which a job of a dead machine can be taken over.
+        since: how the last attempt had ended when the job was planned (`bench.store.Record.end`): what has ended since,
+            in whatever way, is not run either.
+
     Raises:
+        Held: another process runs this job, or has taken it over.
         BenchError: the record itself cannot be written.
         KeyboardInterrupt: a second Ctrl-C; the last checkpoint stands.
     """
+    watch = watch or Watch()
+    lease = store.take(job.key, watch)
+    if lease is None:
+        raise Held(f"{watch.holder(store.root / job.key) or 'another process'} runs it")
+    with lease:
+        earlier = store.get(job.key)
+        if earlier is not None and earlier.settled_since(since or earlier.end):
+            return earlier
+        stop.lost = False
+        lease.on_lost = _stopping(stop, options.gpus)
+        try:
+            return _run(job, dataset, store, options, watcher, stop, lease)
+        finally:
+            stop.deadline, stop.lost = None, False
+
+
+def _stopping(stop: StopRequest, devices: int) -> Callable[[], None]:
+    def on_lost() -> None:
+        stop.lost = True
+        if devices > 1:  # the processes that train hear signals only
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return on_lost
+
+
+def _run(
+    job: Job,
+    dataset: Dataset,
+    store: Store,
+    options: RunOptions,
+    watcher: Watcher,
+    stop: StopRequest,
+    lease: Lease,
+) -> Record:
     torch.backends.cudnn.benchmark = True
     if options.device.type == "cuda":
         torch.cuda.set_device(options.device)  # random states are those of the current device
     stop.deadline = None if options.timeout_s is None else time.monotonic() + options.timeout_s
     record = store.open_run(
         job,
+        lease,
         provenance=collect(options.device),
         data=_describe_data(dataset),
         default_options=models.options(job.model),
         recipe_options=_recipe_options(job),
         references=_references(job, dataset),
     )
+    watcher.say(describe(Record(record.folder, record.content)))
     with _log_to(record.folder / "log.txt") as log:
         log.info("begin %s on %s, seed %s", job.model, job.dataset, job.seed)
         try:
-            facts = _carry_out(job, dataset, record, options, watcher, stop)
+            facts = _carry_out(job, dataset, record, options, RecordWatcher(record.folder, watcher), stop)
             status, message = "complete", None
+        except Held:
+            raise
         except Interrupted:
+            lease.check()
             status, message, facts = "interrupted", f"stopped on request; {_GO_ON}", {}
         except TimedOut:
             status, message, facts = "timeout", f"its {options.timeout_s or 0:g} seconds are over; {_GO_ON}", {}
@@ -83,10 +138,10 @@ def run_job(
             status = "oom" if is_out_of_memory(error) else "failed"
             message, facts = f"{type(error).__name__}: {error}", {}
             log.error("%s", traceback.format_exc())
-        finally:
-            stop.deadline = None
         log.info("%s %s", status, message or "")
-        return record.finish(status, **facts, **({"message": message} if message else {}))
+        finished = record.finish(status, **facts, **({"message": message} if message else {}))
+        forget_progress(record.folder)
+        return finished
 
 
 def _carry_out(
@@ -94,16 +149,15 @@ def _carry_out(
 ) -> dict[str, Any]:
     protocol, card = job.protocol, dataset.card
     record.write_split(job.split.to_dict())
-    files = {case.id: case for case in dataset.cases()}
-    validation = [files[case] for case in protocol.validation.choose(job.split.validation)]
-    test = [files[case] for case in job.split.test]
-    prepared = _prepare(job, dataset, files, validation, record, options, watcher, stop)
+    made = prepare_job(job, dataset, options.prepare_workers, watcher, stop)
+    record.update(preparation=made.preparation.to_dict())
+    prepared, validation = made.cases, made.validation
 
     task = TrainingTask(
         job=job,
         card=card,
         prepared={case: prepared[case] for case in (*job.split.train, *(case.id for case in validation))},
-        validation=tuple(validation),
+        validation=validation,
         folder=record.folder,
         workers=options.workers,
         most=record.content.get("largest_micro_batch"),
@@ -112,7 +166,7 @@ def _carry_out(
     model = task.network(options.device)
     facts: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters())}
     score = partial(
-        evaluate, regions=card.regions, cases=test, prepared=prepared, protocol=protocol, device=options.device,
+        evaluate, regions=card.regions, cases=made.test, prepared=prepared, protocol=protocol, device=options.device,
         watcher=watcher, stop=stop,
     )  # fmt: skip
     if protocol.evaluate.untrained:
@@ -147,45 +201,6 @@ def _weights(record: OpenRecord, job: Job, model: nn.Module, device: torch.devic
     best = record.folder / BEST
     load_weights(load_checkpoint(best, device), model, best)
     return BEST
-
-
-def _prepare(
-    job: Job,
-    dataset: Dataset,
-    files: Mapping[str, CaseFiles],
-    validation: Sequence[CaseFiles],
-    record: OpenRecord,
-    options: RunOptions,
-    watcher: Watcher,
-    stop: StopRequest,
-) -> dict[str, StoredCase]:
-    fields, workers = job.protocol.data, options.prepare_workers
-    training = [files[case] for case in job.split.train]
-    with watcher.bar("surveying", len(training)) as bar:
-        preparation = plan_preparation(
-            dataset,
-            training,
-            normalise=fields.normalise,
-            storage=fields.storage,
-            spacing_mm=fields.spacing_mm,
-            on_case=_advancing(bar, stop),
-            workers=workers,
-        )
-    record.update(preparation=preparation.to_dict())
-    needed = {case.id: case for case in (*training, *validation, *(files[case] for case in job.split.test))}
-    folder = cache_folder(job.dataset, job.data_fingerprint, preparation)
-    with watcher.bar("preparing", len(needed)) as bar:
-        return prepare(
-            dataset, list(needed.values()), folder, preparation, on_case=_advancing(bar, stop), workers=workers
-        )
-
-
-def _advancing(bar: Bar, stop: StopRequest) -> Callable[[str], None]:
-    def on_case(case: str) -> None:
-        bar.advance(case)
-        stop.check()
-
-    return on_case
 
 
 def _untrained(record: OpenRecord, score: Callable[..., Measured]) -> dict[str, Any]:

@@ -236,7 +236,8 @@ class _Training:
                     self._close_epoch(step, rate, finished, bar, log)
                 self._save_if_due(step, finished, stop)
                 if stop and not finished:
-                    raise Interrupted if around.stop.requested or around.stop.deadline is None else TimedOut
+                    asked = around.stop.requested or around.stop.lost or around.stop.deadline is None
+                    raise Interrupted if asked else TimedOut
 
     def _one(self, step: Step, feed: Feed, rate: float) -> bool:
         """One step; returns whether it is time to stop."""
@@ -311,6 +312,8 @@ class _Training:
         return dict(scores)
 
     def _save_if_due(self, step: Step, finished: bool, stop: bool) -> None:
+        if self._around.stop.lost:  # what lies there is another process's now
+            raise Interrupted
         if finished or stop or self._overdue:
             self._check_weights(None)
             self._save(self._around.last, step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.engine.device import check_devices, choose_device, choose_workers, deterministic
+from bench.engine.device import check_batch, check_devices, choose_device, choose_workers, deterministic
 from bench.engine.memory import limit_memory
 from bench.errors import BenchError
 
@@ -46,11 +46,12 @@ def test_memory_is_limited_as_a_share_of_the_card_and_given_back(monkeypatch: py
 
 @pytest.mark.usefixtures("two_gpus")
 def test_a_job_gets_no_more_devices_than_there_are_and_equal_shares() -> None:
-    check_devices(torch.device("cuda", 0), 2, 4)
+    check_devices(torch.device("cuda", 0), 2)
     with pytest.raises(BenchError, match="has 2 CUDA devices"):
-        check_devices(torch.device("cuda", 0), 3, 6)
+        check_devices(torch.device("cuda", 0), 3)
+    check_batch(2, 4)
     with pytest.raises(BenchError, match="multiple of 2"):
-        check_devices(torch.device("cuda", 0), 2, 3)
+        check_batch(2, 3)
 
 
 def test_workers_take_no_cores_from_a_network_on_the_cpu() -> None:

@@ -1,0 +1,110 @@
+"""Sweeps as a user starts them, and a cluster of several machines in one, for tests."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.lease import newest
+from bench.store import WEIGHTS, Record, Store
+
+COMMAND = [sys.executable, "-c", "import sys; sys.argv[0] = 'bench'; from bench.cli.app import main; main()"]
+STEPS = 40
+CHANGES = (
+    *("--set", f"train.steps={STEPS}", "--set", "train.steps_per_epoch=1", "--set", "validation.every_epochs=none"),
+    *("--set", "evaluate.untrained=false", "--set", "evaluate.checkpoint=last", "--set", "data.patch_size=16"),
+    *("--set", "infer.mirror_axes=none", "--checkpoint-every", "0.5"),
+)
+
+
+@dataclass
+class Sweeps:
+    """Starts ``bench run`` on one results folder.
+
+    Attributes:
+        phantoms: the data.
+        results: the folder.
+        environment: of every command.
+        started: the commands that run.
+    """
+
+    phantoms: Path
+    results: Path
+    environment: dict[str, str]
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def start(
+        self, *arguments: object, results: Path | None = None, pause_s: float | None = None
+    ) -> subprocess.Popen[str]:
+        """A command in a session of its own, its output in one pipe; each step takes ``pause_s`` more."""
+        shared = ("run", "--model", "shaky", "--dataset", "phantom", "--data-dir", self.phantoms, *CHANGES)
+        process = subprocess.Popen(
+            [*COMMAND, *map(str, (*shared, "--results", results or self.results, *arguments))],
+            env=self.environment if pause_s is None else {**self.environment, "SHAKY_PAUSE_S": str(pause_s)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.started.append(process)
+        return process
+
+    def records(self) -> dict[int, Record]:
+        """By seed."""
+        return {record.content["job"]["seed"]: record for record in Store(self.results).records()}
+
+    def steps(self, record: Record) -> int:
+        """Of the training so far."""
+        return int((record.last_epoch() or {}).get("step", 0))
+
+    def wait(self, condition: Callable[[], bool], seconds: float = 90) -> None:
+        """Until something holds."""
+        until = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < until, {seed: r.status for seed, r in self.records().items()}
+            time.sleep(0.1)
+
+    def killable(self, count: int) -> bool:
+        """Whether so many train, each with a checkpoint to go on from and far from its end."""
+        found = self.running()
+        ready = [record for record in found if (record.folder / WEIGHTS).exists() and self.steps(record) < STEPS // 2]
+        return len(ready) == len(found) == count
+
+    def running(self, steps: int = 1) -> list[Record]:
+        """Those that train, and have for so many steps."""
+        return [r for r in self.records().values() if r.status == "running" and self.steps(r) >= steps]
+
+
+def process_of(record: Record) -> int:
+    """The process that holds a record."""
+    holder = newest(record.folder)
+    assert holder is not None
+    return int(holder.facts["pid"])
+
+
+def trainings() -> list[int]:
+    """Every process on this machine that carries out an order."""
+    found = subprocess.run(
+        ["pgrep", "-f", "--", "-m bench.engine.process"], capture_output=True, text=True, check=False
+    )
+    return [int(line) for line in found.stdout.split()]
+
+
+@dataclass
+class FakeCluster:
+    """Three machines with a core and a GPU each, in one, from a process of its own."""
+
+    process: subprocess.Popen[str]
+    address: str
+
+    def crash(self, number: int) -> None:
+        """Kill one of the two machines that are not the head."""
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(f"{number}\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline().strip() == "gone"
