@@ -63,6 +63,7 @@ class RecordWatcher:
 
     def __init__(self, folder: Path, inner: Watcher) -> None:
         self._folder, self._inner = folder, inner
+        forget_progress(folder)  # of an attempt that was killed
 
     def say(self, text: str) -> None:
         self._inner.say(text)

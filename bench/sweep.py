@@ -33,7 +33,7 @@ class Sweep:
 
     Attributes:
         folder: where it lies.
-        command: what the user typed, and the folder it was typed in.
+        command: what the user typed, after a change to the folder it was typed in.
         jobs: key, model, dataset, protocol, seed and fold of each, in the order planned.
     """
 
@@ -58,7 +58,8 @@ class OpenSweep:
         name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.urandom(3).hex()}"
         self.folder = results / SWEEPS / name
         self._finished = False
-        content = {"command": shlex.join(["bench", *sys.argv[1:]]), "jobs": [summary(job) for job in jobs]}
+        command = f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join(['bench', *sys.argv[1:]])}"
+        content = {"command": command, "jobs": [summary(job) for job in jobs]}
         write_text(self.folder / _FILE, json.dumps(content, indent=1) + "\n")
         lease = take(self.folder)
         if lease is None:

@@ -37,11 +37,12 @@ _GRACE_S = 60.0
 def main() -> None:
     """Carry the order out."""
     # Ray keeps Ctrl-C away from its processes, and their children inherit that.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     folder = Path(sys.argv[1])
     with stop_on_signal() as stop:
+        # Not before somebody hears what came in the meantime.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
         threading.Thread(target=_follow, args=(sys.stdin.fileno(), stop), name="lifeline", daemon=True).start()
         order: Order = pickle.loads((folder / ORDER).read_bytes())
         answer = _carry_out(order, stop)

@@ -77,11 +77,7 @@ def this_machine(gpus: int) -> Machine:
     Args:
         gpus: as torch counts them.
     """
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    except (ValueError, OSError):  # no such facts on this system
-        memory = 0
-    return Machine("this machine", len(_cores()), gpus, memory)
+    return Machine("this machine", len(_cores()), gpus, _available_bytes())
 
 
 def check_fits(machines: Sequence[Machine], needs: Needs) -> None:
@@ -193,6 +189,18 @@ def _init(ray: Any, address: str, gpus: int | None) -> None:
         raise BenchError(
             f"Ray does not start on this machine: {error}. --scheduler inline runs the jobs without it"
         ) from error
+
+
+def _available_bytes() -> int:
+    """Memory that is free, or holds copies of files and can be had; where the system does not tell, all; else 0."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return 0
 
 
 def _cores() -> Sequence[int]:

@@ -20,7 +20,7 @@ def expected_s(job: Job, records: Sequence[Record]) -> float | None:
     """Seconds until a job's end, without preparation; None where nothing tells.
 
     A run of the same network under the same protocol counts most, then the time of a step of the same network in
-    patches and batches of the same size, in a run or in a profile. Steps that are done already are not counted.
+    patches and batches of the same size, then that of a profile. Steps that are done already are not counted.
     """
     mine = job.to_dict()
     total = job.protocol.train.total_steps
@@ -48,8 +48,9 @@ def _network(job: Any) -> str:
 
 
 def _size(job: Any) -> tuple[Any, ...]:
-    protocol = job["protocol"]
-    return protocol["data"]["patch_size"], protocol["train"]["batch_size"], protocol["train"]["precision"]
+    """Of what a step works on; records of old may lack a field."""
+    data, train = (job["protocol"].get(name, {}) for name in ("data", "train"))
+    return data.get("patch_size"), train.get("batch_size"), train.get("precision")
 
 
 def _steps(record: Record) -> int:

@@ -37,6 +37,8 @@ def run_inline(
     while queue and not stopped():
         held = []
         for job in queue:
+            if stopped():
+                return records
             try:
                 records.append(settled(job.key) or run(job))
             except Held as reason:

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import pickle
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 from bench.engine.order import Order
 from bench.errors import BenchError
 from bench.job import Job
-from bench.lease import Watch
+from bench.lease import PATIENCE_S, Watch
 from bench.live import read_progress
 from bench.schedule.cluster import GIB, Machine, Needs, check_fits
 from bench.schedule.estimate import longest_first
@@ -33,6 +34,8 @@ _USUAL_BYTES = {"cuda": 4 * GIB, "cpu": 2 * GIB}
 _MARGIN = 1.25
 # After its time a job still ends the case under way and saves its state.
 _OVERTIME_S = 900.0
+# How long a job whose machine died may seem to be run by it still.
+_MOURNING_S = 1.5 * PATIENCE_S
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,12 @@ def choose_scheduler(asked: str, address: str, device_type: str, jobs: int) -> s
     """
     if asked not in SCHEDULERS:
         raise BenchError(f"--scheduler {asked!r}: expected one of {', '.join(SCHEDULERS)}")
-    address = address or os.environ.get("RAY_ADDRESS", "")
     if asked == "inline" and address:
         raise BenchError(
-            f"--scheduler inline runs jobs in this process, but the cluster {address} is named; expected one of them"
+            f"--scheduler inline runs jobs in this process, but --ray-address {address} names a cluster; expected one "
+            "of them"
         )
+    address = address or os.environ.get("RAY_ADDRESS", "")
     wanted = asked == "ray" or (asked == "auto" and bool(address or (device_type == "cuda" and jobs > 1)))
     if wanted and importlib.util.find_spec("ray") is None:
         if asked == "ray" or address:
@@ -108,12 +112,14 @@ def choose_needs(
         BenchError: no machine has it.
     """
     gpus = wishes.gpus if device_type == "cuda" else 0.0
-    able = [machine for machine in machines if machine.gpus >= gpus]
+    # A cluster's head often has no cores for jobs.
+    asked = Needs(max(1, wishes.cpus), gpus, int(wishes.ram_gib * GIB))
+    able = [machine for machine in machines if machine.fits(asked)]
     if wishes.cpus:
         cpus = wishes.cpus
     elif gpus:
         cpus = min((int(machine.cpus / machine.gpus * gpus) for machine in able), default=1)
-        cpus = max(1, min(cpus, _MOST_CPUS))
+        cpus = max(1, min(cpus, _MOST_CPUS * wishes.devices))
     else:
         cpus = max(1, min((int(machine.cpus) for machine in able), default=1))
     if wishes.ram_gib:
@@ -158,6 +164,7 @@ def run_sweep(
         preparing, tasks = _tasks(ordered, template, needs, store, sweep.folder)
         desk = _RecordDesk(store, by_key, view, sweep.folder, settled)
         run_on_ray([*preparing, *tasks], desk, retries=retries, stopped=stopped)
+        desk.settle_up(stopped)
         view.show([], now=True)
         if not stopped():
             sweep.finished()
@@ -210,12 +217,19 @@ class _RecordDesk:
         self._store, self._jobs, self._view, self._folder = store, jobs, view, folder
         self._settled = settled
         self._watch = Watch()
+        # Failures that cannot be recorded yet, since a dead machine holds the record.
+        self._owed: dict[str, tuple[str, str]] = {}
 
     def settled(self, key: str) -> bool:
         return self._settled(key) is not None
 
     def free(self, key: str) -> bool:
-        return self._watch.holder(self._store.root / key) is None
+        lease = self._store.take(key, self._watch)
+        if lease is None:
+            return False
+        # A machine that has not watched the dead holder for as long can take the record only once it was given back.
+        lease.release()
+        return True
 
     def outcome(self, key: str) -> str:
         if key not in self._jobs:
@@ -225,14 +239,28 @@ class _RecordDesk:
 
     def give_up(self, key: str, status: str, message: str) -> None:
         if key in self._jobs:
-            self._store.give_up(self._jobs[key], status, message)
+            self._owed[key] = status, message
+            self._pay()
         else:  # the jobs come upon the same fault, and record it
             self.say(f"{key} {status}: {message}")
+
+    def settle_up(self, stopped: Callable[[], bool], poll_s: float = 1.0) -> None:
+        """Record the failures that could not be recorded yet; what is still held then, somebody runs by now."""
+        until = time.monotonic() + _MOURNING_S
+        while self._owed and not stopped() and time.monotonic() < until:
+            time.sleep(poll_s)
+            self._pay()
+
+    def _pay(self) -> None:
+        for key in list(self._owed):
+            if self.free(key):
+                self._store.give_up(self._jobs[key], *self._owed.pop(key))
 
     def say(self, text: str) -> None:
         self._view.say(text)
 
     def show(self, queued: Sequence[str], submitted: Sequence[str]) -> None:
+        self._pay()
         progress = (read_progress(self._folder / key) for key in submitted if key not in self._jobs)
         notes = [f"{one.title} cases {one.done}/{one.total} on {one.host}" for one in progress if one is not None]
         self._view.show([*queued, *submitted], notes)
@@ -253,7 +281,8 @@ def _memory(device_type: str, jobs: Sequence[Job], records: Sequence[Record]) ->
         job = record.content.get("job", {})
         if record.kind != "run":
             continue
-        if (job["model"], job["dataset"], tuple(job["protocol"]["data"]["patch_size"])) in wanted:
+        patch = job["protocol"].get("data", {}).get("patch_size")
+        if (job["model"], job["dataset"], tuple(patch or ())) in wanted:
             parts = record.content.get("memory", {}).values()
             peaks += [part.get("peak_process_bytes", 0) for part in parts if isinstance(part, dict)]
     return max([_MARGIN * peak for peak in peaks], default=0.0) or _USUAL_BYTES[device_type]

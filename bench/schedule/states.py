@@ -51,12 +51,15 @@ def all_states(store: Store, sweeps: Sequence[Sweep]) -> list[JobState]:
     """Of every training that has a record, and of those that a sweep has still to begin."""
     pending: dict[str, tuple[Mapping[str, Any], bool]] = {}
     for sweep in sweeps:
+        at_work = sweep.at_work
         for job in sweep.jobs:
-            pending[job["key"]] = job, sweep.at_work or pending.get(job["key"], ({}, False))[1]
+            pending[job["key"]] = job, at_work or pending.get(job["key"], ({}, False))[1]
     states = []
     for record in store.records():
-        told, queued = pending.pop(record.key, ({}, False))
+        told, awaited = pending.pop(record.key, ({}, False))
         if record.kind == "run" or told or record.faults:
+            # What failed may have done so in this very sweep, and need not wait for another turn.
+            queued = awaited and record.status in ("interrupted", "damaged")
             states.append(_of_record(record, told, queued))
     states += [_unbegun(job, "queued" if at_work else "interrupted") for job, at_work in pending.values()]
     return sorted(states, key=lambda state: ORDER.index(state.state) if state.state in ORDER else len(ORDER))
@@ -67,7 +70,7 @@ def states_of(store: Store, jobs: Iterable[Mapping[str, Any]], queued: Iterable[
 
     Args:
         jobs: as in `bench.sweep.Sweep`.
-        queued: keys of those that wait; where an earlier attempt was interrupted too.
+        queued: keys of those that wait; whatever came of an earlier attempt.
     """
     waits = set(queued)
     states = []
@@ -80,8 +83,9 @@ def states_of(store: Store, jobs: Iterable[Mapping[str, Any]], queued: Iterable[
 def _of_record(record: Record, told: Mapping[str, Any], queued: bool) -> JobState:
     job = {**record.content.get("job", {}), **{name: told[name] for name in ("model", "dataset") if name in told}}
     status = record.status
-    if status in ("interrupted", "damaged") and queued:
+    if queued and status not in ("running", "complete"):
         status = "queued"
+    row = record.last_epoch() or {}
     doing, left, where = "", None, ""
     if status == "running":
         progress = read_progress(record.folder)
@@ -91,9 +95,8 @@ def _of_record(record: Record, told: Mapping[str, Any], queued: bool) -> JobStat
             doing, left = f"{progress.title} {progress.done}/{progress.total}", progress.left_s
             where = progress.host + (f" GPU {progress.gpus}" if progress.gpus else "")
     elif status in ("interrupted", "queued"):
-        step = int((record.last_epoch() or {}).get("step", 0))
-        doing = f"after step {step}" if step else ""
-    dice = record.content.get("mean_dice") if status == "complete" else (record.last_epoch() or {}).get("dice")
+        doing = f"after step {row['step']:g}" if row.get("step") else ""
+    dice = record.content.get("mean_dice") if status == "complete" else row.get("dice")
     message = "; ".join(record.faults) or str(record.content.get("message", ""))
     return JobState(
         key=record.key,

@@ -18,8 +18,8 @@ from bench.schedule.states import FAILED, ORDER, JobState
 _REFRESH_S = 2.0
 _PLAIN_INTERVAL_S = 60.0
 _COLOURS = {"running": "cyan", "complete": "green", "queued": "", "interrupted": "yellow"}
-# More than that fills a terminal; the rest is counted.
-_ROWS = 40
+# What a table takes besides its rows: its head, how many more there are, how many of each state, the cursor.
+_OTHER_ROWS = 4
 
 
 def count(states: Sequence[JobState]) -> str:
@@ -42,12 +42,11 @@ def table(states: Sequence[JobState], most: int = 0) -> Table:
         made.add_column(name, no_wrap=name not in ("protocol", "message"), overflow="fold")
     for state in shown:
         colour = "red" if state.state in FAILED else _COLOURS.get(state.state, "")
-        cells: list[str | Text] = [state.key, state.model]
-        cells += [getattr(state, name) for name, differ in several.items() if differ]
-        cells += [state.seed, Text(state.state, style=colour), state.doing]
-        cells += ["" if state.dice is None else f"{state.dice:.3f}", _duration(state.left_s), state.where]
-        cells.append(Text(state.message.splitlines()[0] if state.message else ""))
-        made.add_row(*cells)
+        cells = [state.key, state.model, *(getattr(state, name) for name, differ in several.items() if differ)]
+        rest = [state.doing, "" if state.dice is None else f"{state.dice:.3f}", _duration(state.left_s), state.where]
+        rest.append(state.message.splitlines()[0] if state.message else "")
+        # As texts, since brackets in a name would be markup.
+        made.add_row(*map(Text, (*cells, state.seed)), Text(state.state, style=colour), *map(Text, rest))
     return made
 
 
@@ -94,7 +93,7 @@ class SweepView:
         self._looked = clock
         states = self._states(waiting)
         if self._live is not None:
-            self._live.update(_page(states, notes), refresh=True)
+            self._live.update(_page(states, notes, self.console.height), refresh=True)
             return
         for state in states:
             if self._known.get(state.key) != state.state and state.state != "queued":
@@ -109,11 +108,11 @@ class SweepView:
                     self.say(f"  {_line(state)}")
 
 
-def _page(states: Sequence[JobState], notes: Sequence[str]) -> RenderableType:
+def _page(states: Sequence[JobState], notes: Sequence[str], height: int) -> RenderableType:
     ordered = sorted(states, key=lambda state: ORDER.index(state.state))
-    hidden = len(ordered) - _ROWS
-    more = [Text(f"and {hidden} more")] if hidden > 0 else []
-    return Group(table(ordered, _ROWS), *more, *map(Text, notes), Text(count(states)))
+    most = max(1, height - _OTHER_ROWS - len(notes))  # what does not fit is counted
+    more = [Text(f"and {len(ordered) - most} more")] if len(ordered) > most else []
+    return Group(table(ordered, most), *more, *map(Text, notes), Text(count(states)))
 
 
 def _line(state: JobState) -> str:
