@@ -14,6 +14,7 @@ from bench.metrics.conventions import convention
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0, lt=2**63)]
+Folds = Annotated[int, Field(ge=2, lt=2**31)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Size = tuple[Positive, Positive, Positive]
@@ -36,6 +37,11 @@ class SplitFields(Section):
     validation: Fraction = Field(description="share of cases kept for choices during development")
     test: Fraction = Field(description="share of cases that are scored")
     seed: int = Field(ge=0, lt=2**63, description="seed of the draw; the same for every model and every training seed")
+    folds: Folds | None = Field(
+        default=None,
+        description="parts of a cross-validation, each of which one training tests; of the rest the share "
+        "validation / (train + validation) validates. none for the one division into train, validation and test",
+    )
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> SplitFields:
@@ -43,6 +49,12 @@ class SplitFields(Section):
         if abs(total - 1) > 1e-6:
             raise ValueError(f"the shares train, validation and test sum to {total:g}; expected 1")
         return self
+
+    @property
+    def validation_of_rest(self) -> float:
+        """Share of the cases outside a fold that validates."""
+        rest = self.train + self.validation
+        return self.validation / rest if rest else 0.0
 
 
 class DataFields(Section):

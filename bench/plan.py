@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import data
 import models
 from bench.errors import BenchError, unknown
+from bench.fields import SplitFields
 from bench.job import Job
 from bench.protocol import AUTHOR, Protocol, load_protocol, show
 from bench.store import Record, Store
@@ -17,8 +19,21 @@ from data.card import DatasetCard
 from data.dataset import Dataset
 from data.fingerprint import fingerprint
 from data.folder_dataset import LAYOUTS
-from data.split import Split, split_cases
+from data.split import Split, fold_cases, split_cases
 from data.volume import CaseFiles
+
+
+@dataclass(frozen=True)
+class GridCell:
+    """What of a grid is run with every seed and fold: a dataset under one protocol.
+
+    Attributes:
+        dataset: opened.
+        protocols: by model, see `protocols_of`.
+    """
+
+    dataset: Dataset
+    protocols: Mapping[str, Protocol]
 
 
 @dataclass(frozen=True)
@@ -28,53 +43,139 @@ class Plan:
     Attributes:
         jobs: in the order they will run.
         done: records of jobs that are complete already.
+        datasets: of the whole grid, by the name that jobs have for them.
     """
 
     jobs: tuple[Job, ...]
     done: tuple[Record, ...]
+    datasets: Mapping[str, Dataset]
 
 
-def make_plan(protocols: Mapping[str, Protocol], dataset: Dataset, seeds: Sequence[int], store: Store) -> Plan:
-    """Every model with every seed on one dataset.
+def make_plan(grid: Sequence[GridCell], seeds: Sequence[int], store: Store, folds: Sequence[int] = ()) -> Plan:
+    """Every model of every cell with every seed and fold, in this order: cells, seeds, folds, models.
+
+    Equal jobs, which more than one cell may ask for, are planned once.
 
     Args:
-        protocols: by model, see `protocols_of`.
+        grid: one dataset's cells behind one another, where each is to be done with before the next.
+        seeds: of training.
+        store: of the records.
+        folds: which of the protocols' folds, empty for all.
 
     Raises:
-        DataError: the dataset cannot be split.
-        BenchError: the best weights on validation cases are to be tested, but nothing is validated.
+        DataError: a dataset cannot be split.
+        BenchError: two datasets have one name; a fold is none of a protocol's; or the best weights on validation cases
+            are to be tested, but nothing is validated.
     """
-    cases = dataset.cases()
-    files = fingerprint(cases)
-    for protocol in protocols.values():
-        _check_best(protocol, draw_split(cases, protocol))
-    jobs = [
-        Job(
-            model=name,
-            model_options=resolved_options(name, protocol),
-            dataset=dataset.card.name,
-            data_fingerprint=files,
-            protocol=protocol,
-            split=draw_split(cases, protocol),
-            seed=seed,
-            card_sha256=_card_sha256(dataset.card),
-        )
-        for seed in seeds
-        for name, protocol in protocols.items()
-    ]
-    records = {job.key: store.get(job.key) for job in jobs}
+    datasets = _by_name([cell.dataset for cell in grid])
+    surveyed = {name: _Surveyed(dataset) for name, dataset in datasets.items()}
+    jobs: dict[str, Job] = {}
+    for cell in grid:
+        survey = surveyed[cell.dataset.card.name]
+        asked = {name: choose_folds(protocol, folds) for name, protocol in cell.protocols.items()}
+        for name, protocol in cell.protocols.items():
+            for fold in asked[name]:
+                _check_best(protocol, survey.splits(protocol)[fold])
+        for seed in seeds:
+            for fold in dict.fromkeys(fold for found in asked.values() for fold in found):
+                for name, protocol in cell.protocols.items():
+                    if fold in asked[name]:
+                        job = survey.job(name, protocol, seed, fold)
+                        jobs.setdefault(job.key, job)
+    records = {key: store.get(key) for key in jobs}
     done = {key: record for key, record in records.items() if record and record.status == "complete"}
-    return Plan(jobs=tuple(job for job in jobs if job.key not in done), done=tuple(done.values()))
+    left = tuple(job for key, job in jobs.items() if key not in done)
+    return Plan(jobs=left, done=tuple(done.values()), datasets=datasets)
 
 
-def draw_split(cases: Sequence[CaseFiles], protocol: Protocol) -> Split:
-    """The protocol's split of the labelled cases.
+class _Surveyed:
+    """A dataset with what all of its jobs share, found out once."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._card = dataset.card
+        self._cases = dataset.cases()
+        self._files = fingerprint(self._cases)
+        self._splits: dict[SplitFields, Mapping[int | None, Split]] = {}
+
+    def splits(self, protocol: Protocol) -> Mapping[int | None, Split]:
+        if protocol.split not in self._splits:
+            self._splits[protocol.split] = draw_splits(self._cases, protocol)
+        return self._splits[protocol.split]
+
+    def job(self, model: str, protocol: Protocol, seed: int, fold: int | None) -> Job:
+        return Job(
+            model=model,
+            model_options=resolved_options(model, protocol),
+            dataset=self._card.name,
+            data_fingerprint=self._files,
+            protocol=protocol,
+            split=self.splits(protocol)[fold],
+            seed=seed,
+            card_sha256=_card_sha256(self._card),
+            fold=fold,
+        )
+
+
+def _by_name(datasets: Sequence[Dataset]) -> dict[str, Dataset]:
+    found: dict[str, Dataset] = {}
+    for dataset in datasets:
+        other = found.setdefault(dataset.card.name, dataset)
+        if other.root.resolve() != dataset.root.resolve():
+            raise BenchError(
+                f"two datasets are called {dataset.card.name!r}: {other.root} and {dataset.root}; expected a name "
+                "of its own for each, by which tables know it. Rename one of the folders"
+            )
+    return found
+
+
+def draw_splits(cases: Sequence[CaseFiles], protocol: Protocol) -> Mapping[int | None, Split]:
+    """The protocol's split of the labelled cases under None, or with ``split.folds`` one for each fold, by its number.
 
     Raises:
         DataError: there are too few.
     """
-    fractions = (protocol.split.train, protocol.split.validation, protocol.split.test)
-    return split_cases({case.id: case.patient for case in cases}, fractions=fractions, seed=protocol.split.seed)
+    fields, patients = protocol.split, {case.id: case.patient for case in cases}
+    if fields.folds is None:
+        return {None: split_cases(patients, fractions=(fields.train, fields.validation, fields.test), seed=fields.seed)}
+    found = fold_cases(patients, folds=fields.folds, validation=fields.validation_of_rest, seed=fields.seed)
+    return dict(enumerate(found))
+
+
+def choose_folds(protocol: Protocol, asked: Sequence[int]) -> Sequence[int | None]:
+    """The folds that are run under a protocol: those asked for, or all; one None where it has none.
+
+    Raises:
+        BenchError: a fold is none of the protocol's.
+    """
+    folds = protocol.split.folds
+    if folds is None and asked:
+        raise BenchError(
+            f"--fold {','.join(map(str, asked))}: the protocol {protocol.title} has no folds. Say in how many the "
+            "cases are dealt, e.g. --folds 5, or leave out --fold"
+        )
+    if strange := [fold for fold in asked if not 0 <= fold < (folds or 0)]:
+        raise BenchError(
+            f"--fold {','.join(map(str, strange))}: the {folds} folds of the protocol {protocol.title} are numbered "
+            f"from 0; expected numbers from 0 to {(folds or 0) - 1}, or all"
+        )
+    return list(asked) or ([None] if folds is None else list(range(folds)))
+
+
+def choose_datasets(names: Sequence[str]) -> dict[str, DatasetCard]:
+    """The cards of datasets, by the names or folders they are asked for with.
+
+    Raises:
+        BenchError: none is named.
+        DataError: there is no such dataset.
+    """
+    if not names:
+        raise BenchError(f"--dataset names no dataset; known: {', '.join(data.names())}, or a folder's path")
+    return {name: data.card(name) for name in names}
+
+
+def default_protocol(card: DatasetCard) -> str:
+    """The preset that is meant where none is named."""
+    return "demo" if card.synthetic else "paper"
 
 
 def _card_sha256(card: DatasetCard) -> str:

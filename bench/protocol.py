@@ -70,7 +70,11 @@ class Protocol(Section):
     def canonical(self) -> dict[str, Any]:
         """What may change the outcome, in plain values: the protocol's part of a job's key."""
         told = {"description", "changes", "sources", "model_options"}
-        return self.model_dump(mode="json", exclude=told)
+        values = self.model_dump(mode="json", exclude=told)
+        # It came when there were records already, whose keys stay as they are.
+        if values["split"]["folds"] is None:
+            del values["split"]["folds"]
+        return values
 
     def values(self) -> dict[str, Any]:
         """Every field, dotted, with its value."""

@@ -56,8 +56,8 @@ def verify(records: Sequence[Record], on_record: Callable[[str], None] = lambda 
     Of each: schema and hashes of its files, label maps and weights too; that split, cases and references are those
     that the job names, and the dataset's files, where they are at hand; that ``cases.csv`` yields the stated means and
     follows the stated convention; that the training is as long as its protocol says; that a clean commit made it.
-    Between records: that one name of a protocol is one protocol, and that one split was scored against the same
-    references.
+    Between records: that one name of a protocol is one protocol, that one split was scored against the same
+    references, and that the folds of a cross-validation are divisions of the same cases, no two of which test a case.
 
     Args:
         records: of `bench.store.Store.records`.
@@ -161,6 +161,10 @@ class _Checks:
             for other in PARTS[number + 1 :]:
                 if both := set(parts[one]) & set(parts[other]):
                     self.error("split", f"{_some(both)} stands in {one} and in {other}; expected parts without overlap")
+        fold, folds = _fold(self.record)
+        if (fold is None) != (folds is None) or (fold is not None and fold not in range(folds or 0)):
+            expected = f"one of 0 to {folds - 1}" if folds else "none, as its protocol has no folds"
+            self.error("folds", f"the job is of fold {fold}; expected {expected}")
         if differing := set(self.record.cases()["case"]) ^ set(split.test):
             self.error("split", f"cases.csv and the test part differ in {_some(differing)}; expected the same cases")
         if differing := set(self.record.content.get("references", {})) ^ set(split.test):
@@ -247,6 +251,54 @@ def _between(records: Sequence[Record]) -> Iterator[Finding]:
         lambda record: record.content.get("references", {}),
         "on the one split {name} they were scored against different references. Run the older ones again",
     )
+    yield from _between_folds(runs)
+
+
+def _between_folds(runs: Sequence[Record]) -> Iterator[Finding]:
+    """Whether records of one cross-validation divide the same cases, each fold in one way, into disjoint test parts."""
+    found: dict[str, dict[int, dict[str, list[Record]]]] = {}
+    for record in runs:
+        job, (fold, folds) = record.content["job"], _fold(record)
+        if isinstance(fold, int) and folds:
+            dealt = [job["dataset"], job["data_fingerprint"], job.get("card_sha256"), job["protocol"]["split"]]
+            by_fold = found.setdefault(json.dumps(dealt, sort_keys=True), {})
+            by_fold.setdefault(fold, {}).setdefault(job["split_sha256"], []).append(record)
+    for by_fold in found.values():
+        tested: dict[str, tuple[int, list[str]]] = {}
+        everything: set[str] = set()
+        for fold, divisions in sorted(by_fold.items()):
+            keys = [record.key for records in divisions.values() for record in records]
+            if len(divisions) > 1:
+                told = f"they divide the cases in {len(divisions)} ways for the one fold {fold}; expected one"
+                yield Finding(tuple(keys), "folds", "error", f"{told}. Run the older ones again")
+                continue
+            parts = _parts(next(iter(divisions.values()))[0])
+            if parts is None:  # told with the record itself
+                continue
+            cases, test = {case for part in parts for case in part}, parts[PARTS.index("test")]
+            if everything and cases != everything:
+                told = f"fold {fold} is of other cases than the folds before it: {_some(cases ^ everything)}"
+                yield Finding(tuple(keys), "folds", "error", f"{told}; expected the same for all. Run it again")
+            everything = everything or cases
+            for other, others in dict(tested[case] for case in test if case in tested).items():
+                both = [case for case in test if case in tested and tested[case][0] == other]
+                told = f"folds {other} and {fold} both test {_some(both)}; expected folds without a case in common"
+                yield Finding((*others, *keys), "folds", "error", f"{told}. Run the older ones again")
+            tested |= {case: (fold, keys) for case in test if case not in tested}
+
+
+def _parts(record: Record) -> tuple[tuple[str, ...], ...] | None:
+    try:
+        stated = json.loads((record.folder / "split.json").read_text())
+        return tuple(tuple(stated[part]) for part in PARTS)
+    except _UNREADABLE:
+        return None
+
+
+def _fold(record: Record) -> tuple[int | None, int | None]:
+    """Number of the fold, and in how many the protocol deals the cases."""
+    job = record.content["job"]
+    return job.get("fold"), job["protocol"].get("split", {}).get("folds")
 
 
 def _protocol_name(record: Record) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +13,8 @@ from bench.cli.options import Changes, DataDir
 
 if TYPE_CHECKING:
     from data.card import DatasetCard
+    from data.prepare import Preparation, StoredCase
+    from data.split import Split
 
 app = typer.Typer(help="Make, check and prepare datasets.", no_args_is_help=True)
 
@@ -77,7 +79,7 @@ def prepare(
     import data
     from bench.engine.interrupt import Interrupted, StopRequest, stop_on_signal
     from bench.errors import BenchError
-    from bench.plan import draw_split
+    from bench.plan import default_protocol, draw_splits
     from bench.progress import Bar, ConsoleWatcher
     from bench.protocol import AUTHOR, load_protocol
     from data.fingerprint import fingerprint
@@ -90,12 +92,13 @@ def prepare(
             f"--protocol {AUTHOR}: it is another for each network; expected one protocol. Say how the network's "
             "authors prepare, for example --protocol paper --set data.normalise=brain"
         )
-    chosen = load_protocol(protocol or ("demo" if data.card(dataset).synthetic else "paper"), set_)
+    chosen = load_protocol(protocol or default_protocol(data.card(dataset)), set_)
     watcher = ConsoleWatcher()
     opened = open_dataset(dataset, data_dir, watcher)
     files = {case.id: case for case in opened.cases()}
-    split = draw_split(list(files.values()), chosen)
-    needed = [files[case] for case in (*split.train, *chosen.validation.choose(split.validation), *split.test)]
+    splits = draw_splits(list(files.values()), chosen).values()
+    files_hash = fingerprint(files.values())
+    folders: dict[Path, tuple[Mapping[str, StoredCase], Preparation]] = {}
 
     def advancing(bar: Bar, stop: StopRequest, skip: frozenset[str] = frozenset()) -> Callable[[str], None]:
         def on_case(case: str) -> None:
@@ -105,32 +108,40 @@ def prepare(
 
         return on_case
 
+    def prepare_split(split: Split, stop: StopRequest) -> None:
+        needed = [files[case] for case in (*split.train, *chosen.validation.choose(split.validation), *split.test)]
+        with watcher.bar("surveying", len(split.train)) as bar:
+            preparation = plan_preparation(
+                opened,
+                [files[case] for case in split.train],
+                normalise=chosen.data.normalise,
+                storage=chosen.data.storage,
+                spacing_mm=chosen.data.spacing_mm,
+                on_case=advancing(bar, stop),
+                workers=workers,
+            )
+        folder = cache_folder(opened.card.name, files_hash, preparation)
+        left = missing(needed, folder, preparation)
+        there = frozenset(case.id for case in needed) - {case.id for case in left}
+        if not left and folder not in folders:
+            watcher.say(f"all {len(needed)} cases are there already")
+        with watcher.bar("preparing", len(needed), done=len(there)) as bar:
+            on_case = advancing(bar, stop, there)
+            prepared = prepare_cases(opened, needed, folder, preparation, on_case, workers)
+        earlier, _ = folders.get(folder, ({}, preparation))
+        folders[folder] = {**earlier, **prepared}, preparation
+
     with stop_on_signal() as stop:
         try:
-            with watcher.bar("surveying", len(split.train)) as bar:
-                preparation = plan_preparation(
-                    opened,
-                    [files[case] for case in split.train],
-                    normalise=chosen.data.normalise,
-                    storage=chosen.data.storage,
-                    spacing_mm=chosen.data.spacing_mm,
-                    on_case=advancing(bar, stop),
-                    workers=workers,
-                )
-            folder = cache_folder(opened.card.name, fingerprint(files.values()), preparation)
-            left = missing(needed, folder, preparation)
-            there = frozenset(case.id for case in needed) - {case.id for case in left}
-            if not left:
-                watcher.say(f"all {len(needed)} cases are there already")
-            with watcher.bar("preparing", len(needed), done=len(there)) as bar:
-                on_case = advancing(bar, stop, there)
-                prepared = prepare_cases(opened, needed, folder, preparation, on_case, workers)
+            for split in splits:  # folds whose training cases ask for the same preparation share a folder
+                prepare_split(split, stop)
         except Interrupted:
             watcher.say("stopped on request; run the same command again to go on")
             raise typer.Exit(130) from None
-    typer.echo(f"{'folder':16} {folder}")
-    for name, value in _summary_lines(write_summary(folder, prepared.values(), preparation), opened.card):
-        typer.echo(f"{name:16} {value}")
+    for folder, (prepared, preparation) in folders.items():
+        typer.echo(f"{'folder':16} {folder}")
+        for name, value in _summary_lines(write_summary(folder, prepared.values(), preparation), opened.card):
+            typer.echo(f"{name:16} {value}")
 
 
 def _summary_lines(summary: dict[str, Any], card: DatasetCard) -> list[tuple[str, str]]:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bench.progress import Bar, Watcher
     from data.dataset import Dataset
 
@@ -25,3 +27,20 @@ def open_dataset(name: str, root: Path | None, watcher: Watcher) -> Dataset:
             bars[0].advance(case)
 
         return data.open_dataset(name, root, on_case)
+
+
+def open_datasets(names: Sequence[str], root: Path | None, watcher: Watcher) -> dict[str, Dataset]:
+    """Open several datasets, by the names or folders they were asked for with.
+
+    Raises:
+        BenchError: one root is given for several.
+        DataError: one cannot be opened.
+    """
+    from bench.errors import BenchError
+
+    if root is not None and len(names) > 1:
+        raise BenchError(
+            f"--data-dir {root}: it is the root of one dataset, and {len(names)} are named: {', '.join(names)}. Say "
+            "where each lies with BENCH_<NAME>_DIR or in bench.toml"
+        )
+    return {name: open_dataset(name, root, watcher) for name in names}

@@ -23,6 +23,9 @@ Models = Annotated[
     ),
 ]
 Seeds = Annotated[str, typer.Option("--seed", metavar="N[,N…]", help="Seeds of weights and patches.")]
+Fold = Annotated[
+    str, typer.Option("--fold", metavar="K[,K…]", help="Folds of a cross-validation, numbered from 0; by default all.")
+]
 Changes = Annotated[
     list[str],
     typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the protocol. May be repeated."),
@@ -49,5 +52,23 @@ def parse_seeds(text: str) -> list[int]:
     if not parts or not all(part.isascii() and part.isdecimal() and int(part) < _SEEDS for part in parts):
         raise BenchError(
             f"--seed {text!r}: expected whole numbers from 0 to {_SEEDS - 1}, separated by commas, e.g. --seed 0,1,2"
+        )
+    return list(dict.fromkeys(int(part) for part in parts))
+
+
+def parse_folds(text: str) -> list[int]:
+    """``"0,2"`` to numbers; empty for ``all``.
+
+    Whether a protocol has these folds is asked of `bench.plan.choose_folds`.
+
+    Raises:
+        BenchError: not whole numbers from 0.
+    """
+    parts = split_names([text])
+    if parts == ["all"]:
+        return []
+    if not parts or not all(part.isascii() and part.isdecimal() for part in parts):
+        raise BenchError(
+            f"--fold {text!r}: expected whole numbers from 0, separated by commas, e.g. --fold 0,1,2, or all"
         )
     return list(dict.fromkeys(int(part) for part in parts))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.options import Results, parse_seeds, split_names
+from bench.cli.options import Results, parse_folds, parse_seeds, split_names
 from bench.store import DEFAULT_RESULTS
 
 
@@ -21,6 +21,7 @@ def report(
     dataset: Annotated[str, typer.Option("--dataset", metavar="NAME", help="Only this dataset.")] = "",
     protocol: Annotated[str, typer.Option("--protocol", metavar="NAME", help="Only this protocol.")] = "",
     seed: Annotated[str, typer.Option("--seed", metavar="N[,N…]", help="Only these seeds.")] = "",
+    fold: Annotated[str, typer.Option("--fold", metavar="K[,K…]", help="Only these folds of cross-validations.")] = "",
     metrics: Annotated[
         str, typer.Option("--metrics", metavar="NAME[,NAME…]", help="dice, hd95, nsd, sensitivity, precision, …")
     ] = "dice,hd95",
@@ -62,6 +63,7 @@ def report(
             choice=Choice(tuple(split_names([metrics])), tuple(split_names([regions]))),
             published=published,
             allow_mixed=allow_mixed,
+            folds=parse_folds(fold) if fold else [],
         )
     )
     sys.stderr.write("".join(f"{line}\n" for line in found.told))

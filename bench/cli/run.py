@@ -6,109 +6,208 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.opening import open_dataset
-from bench.cli.options import Changes, DataDir, Device, Models, Results, Seeds, parse_seeds, split_names
+from bench.cli.opening import open_datasets
+from bench.cli.options import (
+    Changes,
+    DataDir,
+    Device,
+    Fold,
+    Models,
+    Results,
+    Seeds,
+    parse_folds,
+    parse_seeds,
+    split_names,
+)
 from bench.store import DEFAULT_RESULTS
 
 if TYPE_CHECKING:
-    from bench.job import Job
-    from bench.store import Record
+    pass
+
+_JOBS, _MACHINES = "How jobs run", "Where jobs run"
 
 
 def run(
     model: Models,
     dataset: Annotated[
-        str,
+        list[str],
         typer.Option(
-            "--dataset", metavar="NAME", help="See `bench datasets`; or a folder laid out as nnU-Net's or MSD's."
+            "--dataset",
+            metavar="NAME[,NAME…]",
+            help="See `bench datasets`; or folders laid out as nnU-Net's or MSD's. May be repeated.",
         ),
     ],
     protocol: Annotated[
-        str,
+        list[str],
         typer.Option(
-            "--protocol", metavar="NAME", help="See `bench protocols`; by default demo for phantoms, else paper."
+            "--protocol",
+            metavar="NAME[,NAME…]",
+            help="See `bench protocols`; by default demo for phantoms, else paper. May be repeated.",
         ),
-    ] = "",
+    ] = [],  # noqa: B006
     seed: Seeds = "0",
+    folds: Annotated[
+        int, typer.Option("--folds", metavar="N", min=0, help="Cross-validate, as --set split.folds=N; 0 for none.")
+    ] = 0,
+    fold: Fold = "all",
     set_: Changes = [],  # noqa: B006 - typer's form of a repeatable option
     data_dir: DataDir = None,
     results: Results = DEFAULT_RESULTS,
-    device: Device = "",
-    gpus_per_job: Annotated[
-        int, typer.Option("--gpus-per-job", metavar="N", min=1, help="Devices that share each batch of a job.")
-    ] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, and what it needs.")] = False,
     memory_gib: Annotated[
         float,
-        typer.Option("--memory-gib", metavar="N", min=0, help="Memory to train in, as --set train.memory_gib=N."),
+        typer.Option(
+            "--memory-gib",
+            metavar="N",
+            min=0,
+            help="Memory to train in, as --set train.memory_gib=N.",
+            rich_help_panel=_JOBS,
+        ),
     ] = 0,
     timeout: Annotated[
-        float, typer.Option("--timeout", metavar="HOURS", min=0, help="End each job after that time; 0 for never.")
+        float,
+        typer.Option(
+            "--timeout",
+            metavar="HOURS",
+            min=0,
+            help="End each job after that time; 0 for never.",
+            rich_help_panel=_JOBS,
+        ),
     ] = 0,
     checkpoint_every: Annotated[
-        float, typer.Option("--checkpoint-every", metavar="SECONDS", min=0, help="Time between checkpoints.")
+        float,
+        typer.Option(
+            "--checkpoint-every", metavar="SECONDS", min=0, help="Time between checkpoints.", rich_help_panel=_JOBS
+        ),
     ] = 600,
-    workers: Annotated[int, typer.Option("--workers", min=-1, help="Threads that cut patches; -1 chooses.")] = -1,
-    predictions: Annotated[bool, typer.Option(help="Keep the test cases' label maps.")] = True,
+    workers: Annotated[
+        int,
+        typer.Option("--workers", min=-1, help="Threads that cut patches; -1 chooses.", rich_help_panel=_JOBS),
+    ] = -1,
+    predictions: Annotated[bool, typer.Option(help="Keep the test cases' label maps.", rich_help_panel=_JOBS)] = True,
+    device: Device = "",
+    scheduler: Annotated[
+        str,
+        typer.Option(
+            "--scheduler",
+            metavar="NAME",
+            help="ray, inline (one after another in this process), or auto: ray for several jobs on GPUs.",
+            rich_help_panel=_MACHINES,
+        ),
+    ] = "auto",
+    ray_address: Annotated[
+        str,
+        typer.Option(
+            "--ray-address",
+            metavar="HOST:PORT",
+            help="Cluster to join; auto for the one on this machine.",
+            rich_help_panel=_MACHINES,
+        ),
+    ] = "",
+    gpus_per_job: Annotated[
+        float,
+        typer.Option(
+            "--gpus-per-job",
+            metavar="N",
+            min=0.01,
+            help="Devices that share each batch of a job; below 1, with ray, a share of one.",
+            rich_help_panel=_MACHINES,
+        ),
+    ] = 1,
+    cpus_per_job: Annotated[
+        int,
+        typer.Option(
+            "--cpus-per-job", metavar="N", min=0, help="CPU cores, with ray; 0 chooses.", rich_help_panel=_MACHINES
+        ),
+    ] = 0,
+    ram_gib: Annotated[
+        float,
+        typer.Option(
+            "--ram-gib",
+            metavar="N",
+            min=0,
+            help="Main memory set aside for a job, with ray; 0 chooses.",
+            rich_help_panel=_MACHINES,
+        ),
+    ] = 0,
+    retries: Annotated[
+        int,
+        typer.Option(
+            "--retries",
+            metavar="N",
+            min=0,
+            help="How often a job goes on whose process or machine died, with ray.",
+            rich_help_panel=_MACHINES,
+        ),
+    ] = 3,
 ) -> None:
-    """Train networks on a dataset and score them on its held-out cases.
+    """Train networks on datasets and score them on their held-out cases.
 
-    Several models or seeds make a grid. What is complete already is not run again; what was interrupted goes on.
+    Several models, seeds, folds, protocols or datasets make a grid. What is complete already is not run again; what was
+    interrupted goes on.
     """
     import torch
 
-    import data
-    from bench.engine.device import check_devices, choose_device, choose_prepare_workers, choose_workers
-    from bench.engine.interrupt import stop_on_signal
+    from bench.cli.running import Carrying, carry_out, print_plan
+    from bench.engine.device import check_batch
     from bench.engine.network import build_network
-    from bench.engine.options import RunOptions
-    from bench.engine.run import run_job
     from bench.engine.segment import labels_of_regions
-    from bench.plan import check_option_targets, choose_models, make_plan, protocols_of, resolved_options
+    from bench.plan import (
+        GridCell,
+        check_option_targets,
+        choose_datasets,
+        choose_folds,
+        choose_models,
+        default_protocol,
+        make_plan,
+        protocols_of,
+        resolved_options,
+    )
     from bench.progress import ConsoleWatcher
-    from bench.schedule.inline import run_inline
+    from bench.schedule.launch import Wishes
     from bench.store import Store, describe
 
-    seeds = parse_seeds(seed)
-    card = data.card(dataset)
+    seeds, asked_folds = parse_seeds(seed), parse_folds(fold)
+    cards = choose_datasets(split_names(dataset))
     names = choose_models(split_names(model))
     changes = [*set_, *([f"train.memory_gib={memory_gib}"] if memory_gib else [])]
-    protocols = protocols_of(names, protocol or ("demo" if card.synthetic else "paper"), changes)
+    changes += [f"split.folds={folds}"] if folds else []
+    asked = [
+        (name, protocols_of(names, preset, changes))
+        for name, card in cards.items()
+        for preset in split_names(protocol) or [default_protocol(card)]
+    ]
     check_option_targets(set_, names)
-    chosen = choose_device(device)
-    for name, one in protocols.items():  # what cannot be built is said now, not after the others have trained for days
-        check_devices(chosen, gpus_per_job, one.train.batch_size)
+    wishes = Wishes(gpus_per_job, cpus_per_job, ram_gib, retries)
+    # What cannot be built is said now, not after the others have trained for days.
+    for card, name, one in [(cards[place], name, one) for place, found in asked for name, one in found.items()]:
+        choose_folds(one, asked_folds)
+        check_batch(wishes.devices, one.train.batch_size)
         if one.infer.output == "regions":
             labels_of_regions(card.regions)
         build_network(name, resolved_options(name, one), card, one.data.patch_size, torch.device("cpu"))
-    options = RunOptions(
-        device=chosen,
-        gpus=gpus_per_job,
-        workers=choose_workers(workers, chosen),
-        prepare_workers=choose_prepare_workers(),
+    watcher = ConsoleWatcher()
+    store = Store(results)
+    opened = open_datasets(list(cards), data_dir, watcher)
+    plan = make_plan([GridCell(opened[name], found) for name, found in asked], seeds, store, asked_folds)
+    carrying = Carrying(
+        scheduler=scheduler,
+        ray_address=ray_address,
+        device=device,
+        wishes=wishes,
+        workers=workers,
         save_predictions=predictions,
         timeout_s=timeout * 3600 or None,
         checkpoint_interval_s=checkpoint_every,
     )
-    watcher = ConsoleWatcher()
-    store = Store(results)
-
-    opened = open_dataset(dataset, data_dir, watcher)
-    plan = make_plan(protocols, opened, seeds, store)
-    for record in plan.done:
-        watcher.say(f"already there: {describe(record)}")
-    titles = ", ".join(dict.fromkeys(one.title for one in protocols.values()))
-    watcher.say(f"{len(plan.jobs)} to run under protocol {titles}, on {chosen}")
-    with stop_on_signal() as stop:
-
-        def run_one(job: Job) -> Record:
-            watcher.say(f"{job.key}  {job.model} on {job.dataset}, seed {job.seed}")
-            return run_job(job, opened, store, options, watcher, stop)
-
-        records = run_inline(plan.jobs, run_one)
+    if dry_run:
+        print_plan(plan, plan.datasets, store, carrying)
+        return
+    records, stopped = carry_out(plan, plan.datasets, store, carrying, watcher)
     for record in records:
         message = record.content.get("message")
         typer.echo(describe(record) + (f": {message}" if message else ""))
-    if any(record.status == "interrupted" for record in records):
+    if stopped:
         raise typer.Exit(130)
     if any(record.status != "complete" for record in records):
         raise typer.Exit(1)

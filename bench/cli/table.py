@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import Results, parse_seeds, split_names
+from bench.cli.options import Results, parse_folds, parse_seeds, split_names
 from bench.store import DEFAULT_RESULTS
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def table(
     dataset: Annotated[str, typer.Option("--dataset", metavar="NAME", help="Only this dataset.")] = "",
     protocol: Annotated[str, typer.Option("--protocol", metavar="NAME", help="Only this protocol.")] = "",
     seed: Annotated[str, typer.Option("--seed", metavar="N[,N…]", help="Only these seeds.")] = "",
+    fold: Annotated[str, typer.Option("--fold", metavar="K[,K…]", help="Only these folds of cross-validations.")] = "",
     metrics: Annotated[
         str, typer.Option("--metrics", metavar="NAME[,NAME…]", help="dice, hd95, nsd, sensitivity, precision, …")
     ] = "dice,hd95",
@@ -59,7 +60,10 @@ def table(
         ),
     ] = False,
 ) -> None:
-    """Print the scores of what has been run: one table for each dataset, protocol, split and version of the code."""
+    """Print the scores of what has been run: one table for each dataset, protocol, split and version of the code.
+
+    The folds of a cross-validation share a row: every case counts once for each seed.
+    """
     from bench.errors import BenchError, unknown
     from bench.report.select import Request, select
     from bench.report.table import Choice
@@ -77,6 +81,7 @@ def table(
             choice=Choice(tuple(split_names([metrics])), tuple(split_names([regions])), sort),
             published=published,
             allow_mixed=allow_mixed,
+            folds=parse_folds(fold) if fold else [],
         )
     )
     typer.echo(_printed(found.tables, format_, stats), nl=False)

@@ -23,7 +23,7 @@ from bench.engine.feed import Feed
 from bench.engine.network import build_network
 from bench.engine.step import Step
 from bench.engine.task import make_sampler
-from bench.plan import draw_split, resolved_options
+from bench.plan import draw_splits, resolved_options
 from bench.progress import ConsoleWatcher, Watcher
 from bench.protocol import Protocol, load_protocol
 from bench.provenance import hardware
@@ -78,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _sampler(dataset: Dataset, protocol: Protocol, watcher: Watcher) -> PatchSampler:
     cases = dataset.cases()
     by_id = {case.id: case for case in cases}
-    training = [by_id[case] for case in draw_split(cases, protocol).train]
+    first, *_ = draw_splits(cases, protocol).values()  # folds train alike
+    training = [by_id[case] for case in first.train]
     fields = protocol.data
     workers = choose_prepare_workers()
     preparation = plan_preparation(

@@ -29,7 +29,7 @@ def choose_cases(tables: Sequence[Table], most: int) -> list[str]:
     chosen: dict[str, None] = {}
     for table in tables:
         for _, scores in table.scores.groupby("model", sort=False):
-            one = scores[scores["key"] == scores["key"].iloc[0]]
+            one = scores[scores["run"] == scores["run"].iloc[0]]
             chosen |= dict.fromkeys(choice.case for choice in choose(one))
     everyone = pd.concat([table.scores for table in tables], ignore_index=True)
     ranked = everyone.groupby("case")["dice"].mean().round(12).reset_index().sort_values(["dice", "case"])["case"]
@@ -51,10 +51,10 @@ def draw_extremes(table: Table, on_picture: Callable[[str], None]) -> Figure | N
     def cells() -> Iterator[tuple[str, Choice, ShownCase | Unavailable]]:  # one volume at a time
         for row in table.rows:
             mine = table.scores[table.scores["model"] == row.label]
-            one = mine[mine["key"] == mine["key"].iloc[0]] if row.seeds else mine
+            one = mine[mine["run"] == mine["run"].iloc[0]] if row.seeds else mine
             for choice in choose(one) if row.seeds else ():
                 on_picture(f"{row.label}, {choice.case}")
-                shown = load(by_key[one["key"].iloc[0]], choice.case)
+                shown = load(by_key[_key_of(one, choice.case)], choice.case)
                 there.extend([] if isinstance(shown, Unavailable) else [choice.case])
                 yield row.label, choice, shown
 
@@ -90,12 +90,12 @@ def make_browser(
             mine = table.scores[table.scores["model"] == row.label]
             for case, found in mine.groupby("case"):
                 scores.setdefault(str(case), {})[name] = _scores(found, table.metrics)
-            record = by_key[mine["key"].iloc[0]]
+            one = mine[mine["run"] == mine["run"].iloc[0]]
             for case in pictured:
-                if case not in set(mine["case"]):
+                if case not in set(one["case"]):
                     continue
                 on_picture(f"{name}, {case}")
-                drawn = _picture(record, case, f"{name}, {case}")
+                drawn = _picture(by_key[_key_of(one, case)], case, f"{name}, {case}")
                 if isinstance(drawn, Unavailable):
                     reasons.append(f"{name}: {drawn.reason}")
                 else:
@@ -104,6 +104,11 @@ def make_browser(
         return None, []
     entries = tuple(CaseEntry(case, scores[case], pictures.get(case, {})) for case in sorted(scores))
     return CaseBrowser(tuple(models), tuple(metrics), entries), list(dict.fromkeys(reasons))
+
+
+def _key_of(scores: pd.DataFrame, case: str) -> str:
+    """Of the record in which a case was tested: in a cross-validation, that of its fold."""
+    return str(scores.loc[scores["case"] == case, "key"].iloc[0])
 
 
 def _scores(found: pd.DataFrame, metrics: Sequence[Metric]) -> dict[str, dict[str, float | None]]:

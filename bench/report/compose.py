@@ -108,7 +108,7 @@ def _differences(part: Part, found: Statistics) -> Section:
     table = part.table
     blocks: list[Block] = [TableBlock(sheet) for sheet in statistics_sheets(found, table)]
     region = AVERAGE if AVERAGE in table.regions else table.regions[0]
-    for metric in table.metrics if len(part.models) > 1 else ():
+    for metric in table.metrics if found.frame["model"].nunique() > 1 else ():
         if metric.ranked:
             blocks += list(_difference_figures(part, found, region, metric))
     return section(part, "differences", "What the differences are worth", blocks)
@@ -154,7 +154,8 @@ def _training(part: Part) -> Iterator[Section]:
     for record in part.table.group.records:
         path = record.folder / "history.csv"
         if record.kind == "run" and record.status == "complete" and path.exists():
-            seed = record.content["job"]["seed"]
+            job = record.content["job"]
+            seed = f"{job['seed']}, fold {job['fold']}" if "fold" in job else job["seed"]  # a curve for each
             histories.append(pd.read_csv(path).assign(model=labels[record.key], seed=seed))
     if histories:
         figure = figures.training(pd.concat(histories, ignore_index=True), part.models)
@@ -187,7 +188,8 @@ def _flat(tree: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
 def _provenance(part: Part) -> Section:
     group = part.table.group
     facts = [(name, " | ".join(values)) for name, values in group.facets.items()]
-    columns = ("record", "model", "seed", "status", "code", "torch", "hardware", "ended", "checks")
+    folded = ["fold"] if any("fold" in record.content["job"] for record in group.records) else []
+    columns = ("record", "model", "seed", *folded, "status", "code", "torch", "hardware", "ended", "checks")
     rows = []
     for record in group.records:
         provenance = record.content.get("provenance", {})
@@ -197,6 +199,7 @@ def _provenance(part: Part) -> Section:
             record.key,
             record.content["job"]["model"],
             str(record.content["job"].get("seed", "")),
+            *(str(record.content["job"].get(name, "")) for name in folded),
             record.status,
             code_version(record),
             provenance.get("packages", {}).get("torch", ""),

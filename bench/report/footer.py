@@ -8,7 +8,7 @@ import pandas as pd
 
 from bench.metrics import convention
 from bench.report.costs import Costs
-from bench.report.frame import LESIONWISE, Group
+from bench.report.frame import LESIONWISE, Group, cross_validated
 from bench.report.published import PublishedTable
 from bench.report.rows import Row
 from bench.report.shown import Metric
@@ -34,7 +34,7 @@ def footer(
         published: what a paper states, where it was asked for.
         published_is_shown: whether its regions are those of the table.
     """
-    lines = [*_cases(scores), _dataset(group), *_protocol(group), _convention(group, challenge)]
+    lines = [*_cases(scores, rows), *_folds(group), _dataset(group), *_protocol(group), _convention(group, challenge)]
     if any(metric.name == "volume_error" for metric in metrics):
         told = "0 where both are empty, left out where only the reference is"
         lines.append(f"Volume error: (prediction − reference) / reference; {told}.")
@@ -48,19 +48,30 @@ def footer(
     return lines + [f"{row.label}: {remark}" for row in rows for remark in row.remarks]
 
 
-def _cases(scores: pd.DataFrame) -> list[str]:
+def _cases(scores: pd.DataFrame, rows: Sequence[Row]) -> list[str]:
     if scores.empty:
         return []
-    sets = {frozenset(cases) for _, cases in scores.groupby("key")["case"]}
-    one = scores[scores["key"] == scores["key"].iloc[0]]
+    sets = {frozenset(cases) for _, cases in scores.groupby("run")["case"]}
+    one = scores[scores["run"] == scores["run"].iloc[0]]
     if len(sets) > 1:
         smallest, largest = min(map(len, sets)), max(map(len, sets))
         told = f"{smallest} to {largest}" if smallest < largest else f"{smallest}"
-        return [f"The rows rest on different test cases, {told} each: their differences are those of the cases too."]
+        lacking = any(row.lacks for row in rows)
+        apart = " Those that lack folds which others have stand last and are not compared." if lacking else ""
+        return [
+            f"The rows rest on different test cases, {told} each: their differences are those of the cases too.{apart}"
+        ]
     absent = one[one["empty"].isin(["reference", "both"])].groupby("region", sort=False).size()
     told = ", ".join(f"{region} in {count}" for region, count in absent.items()) or "no region in any"
     number = one["case"].nunique()
     return [f"{number} test case{'s' if number != 1 else ''}; absent from the reference: {told}."]
+
+
+def _folds(group: Group) -> list[str]:
+    if not cross_validated(group):
+        return []
+    told = "each case is scored by a network that was not trained on its patient"
+    return [f"Cross-validation, {group.facets['split'][0]}: {told}."]
 
 
 def _dataset(group: Group) -> str:

@@ -14,6 +14,7 @@ import pandas as pd
 from bench.errors import BenchError
 from bench.key import key_of
 from bench.metrics import apply_convention
+from bench.report.folds import Pool, fold_count, pool
 from bench.report.shown import Metric
 from bench.store import CASE_COLUMNS, Record
 
@@ -55,8 +56,9 @@ def group_records(records: Iterable[Record], *, allow_mixed: bool = False, conve
     """Sort records into tables.
 
     Runs share one only if they agree in the files of the dataset, the split, the protocol, the convention for empty
-    masks and the version of the code. Runs that each followed their own authors' recipe share a table of their own.
-    With ``allow_mixed`` all runs on one dataset share one. A ``convention`` that is asked for holds for all.
+    masks and the version of the code; the folds of a cross-validation are one split. Runs that each
+    followed their own authors' recipe share a table of their own. With ``allow_mixed`` all runs on one dataset share
+    one. A ``convention`` that is asked for holds for all.
 
     Predictions from elsewhere join every group with the same dataset, convention and references of the test cases.
     Where there is none they form a group of their own.
@@ -108,7 +110,7 @@ def distinct_facets(groups: Sequence[Group]) -> list[str]:
 def row_labels(group: Group) -> dict[str, str]:
     """What each record's row is called, by key: its model, and what tells it from other rows of that model.
 
-    Seeds of one network share a row; of predictions from elsewhere each set is a row of its own.
+    Seeds and folds of one network share a row; of predictions from elsewhere each set is a row of its own.
     """
     rows: dict[str, dict[str, Record]] = {}
     row_of = {}
@@ -127,19 +129,21 @@ def row_labels(group: Group) -> dict[str, str]:
 
 
 def case_scores(group: Group, labels: Mapping[str, str]) -> pd.DataFrame:
-    """Scores of the complete records under the group's convention.
+    """Scores of the complete records that count, see `bench.report.folds.pool`, under the group's convention.
 
     Returns:
-        One row per record, case and region: key, model (the row's label), seed, then `CASE_COLUMNS`, scores as
-        fractions, distances in mm, volumes in mm³. Under the convention ``lesionwise`` dice and hd95 are lesion-wise.
+        One row per record, case and region: key, run (the key of the first record of the seed, of which there are
+        several in a cross-validation), model (the row's label), seed, then `CASE_COLUMNS`, scores as fractions,
+        distances in mm, volumes in mm³. Under the convention ``lesionwise`` dice and hd95 are lesion-wise.
 
     Raises:
-        BenchError: lesion-wise scores are asked for and a record has none.
+        BenchError: lesion-wise scores are asked for and a record has none, or two folds tested the same case.
     """
-    columns = ["key", "model", "seed", *CASE_COLUMNS]
+    columns = ["key", "run", "model", "seed", *CASE_COLUMNS]
+    run_of = {record.key: run[0].key for found in pools(group, labels).values() for run in found.runs for record in run}
     frames = []
     for record in group.records:
-        if record.status != "complete":
+        if record.key not in run_of:
             continue
         seed = record.content["job"].get("seed", 0)
         cases = record.cases()
@@ -151,12 +155,43 @@ def case_scores(group: Group, labels: Mapping[str, str]) -> pd.DataFrame:
         frames.append(cases.assign(key=record.key, model=labels[record.key], seed=seed))
     if not frames:
         return pd.DataFrame(columns=columns)
-    scores = pd.concat(frames, ignore_index=True)[columns]
+    scores = pd.concat(frames, ignore_index=True)
+    several = len(set(run_of.values())) < len(run_of)
+    scores = scores.assign(run=scores["key"].map(run_of) if several else scores["key"])[columns]
+    if several:
+        _check_folds(scores)
     if group.convention == LESIONWISE:
         return scores.assign(dice=scores["lesion_dice"], hd95=scores["lesion_hd95"])
     if group.convention:
         return apply_convention(scores, group.convention)
     return scores  # several conventions, each row under its own
+
+
+def pools(group: Group, labels: Mapping[str, str]) -> dict[str, Pool]:
+    """What each row rests on, by its label, in the order of the rows' first records."""
+    by_row: dict[str, list[Record]] = {}
+    for record in group.records:
+        by_row.setdefault(labels[record.key], []).append(record)
+    return {label: pool(records) for label, records in by_row.items()}
+
+
+def cross_validated(group: Group) -> bool:
+    """Whether all of its runs are folds of one cross-validation."""
+    runs = [record for record in group.records if record.kind == "run"]
+    return bool(runs) and all(map(fold_count, runs)) and len(group.facets["split"]) == 1
+
+
+def _check_folds(scores: pd.DataFrame) -> None:
+    """A record with a case twice is damaged; two records of one run with a case are of different divisions."""
+    tested = scores[["run", "case", "key"]].drop_duplicates()
+    double = tested[tested.duplicated(["run", "case"], keep=False)]
+    if len(double):
+        (_, case), found = next(iter(double.groupby(["run", "case"])))
+        raise BenchError(
+            f"the records {' and '.join(found['key'])} tested {case} (cases like it: {double['case'].nunique()}); "
+            "expected folds of one cross-validation, which have no case in common. `bench verify` tells which records "
+            "are wrong: move them to another folder"
+        )
 
 
 def challenge(group: Group) -> str:
@@ -236,12 +271,14 @@ def _key(record: Record, convention: str) -> dict[str, Any]:
     evaluate = dict(protocol["evaluate"])
     if convention:
         evaluate.pop("convention")
+    folds = fold_count(record)
     if protocol.get("author_of"):  # recipes differ; how they are tested must not
-        protocol = {"author": True, "infer": protocol["infer"]}
+        dealt = {"split": protocol["split"]} if folds else {}
+        protocol = {"author": True, "infer": protocol["infer"], **dealt}
     return {
         "dataset": job["dataset"],
         "files": [job["data_fingerprint"], job.get("card_sha256")],
-        "split": job["split_sha256"],
+        "split": [folds, job["protocol"]["split"]["seed"]] if folds else job["split_sha256"],
         "protocol": {**protocol, "evaluate": evaluate},
         "code": code_version(record),
     }
@@ -259,11 +296,11 @@ def code_version(record: Record) -> str:
 
 def _facets(record: Record, convention: str) -> dict[str, str]:
     """As `_key`, in words."""
-    job = record.content["job"]
+    job, folds = record.content["job"], fold_count(record)
     return {
         "dataset": job["dataset"],
         "files": job["data_fingerprint"][:12] + (f", card {job['card_sha256'][:6]}" if job.get("card_sha256") else ""),
-        "split": job["split_sha256"][:12],
+        "split": f"{folds} folds, seed {job['protocol']['split']['seed']}" if folds else job["split_sha256"][:12],
         "protocol": protocol_title(record, convention),
         _FIELDS: key_of(_key(record, convention)["protocol"])[:8],
         "convention": convention or job["protocol"]["evaluate"]["convention"],
@@ -289,6 +326,8 @@ def _run_group(records: list[Record], external: Sequence[Record], convention: st
     facets = {name: tuple(dict.fromkeys(facet[name] for facet in told)) for name in _FACETS}
     conventions = facets["convention"]
     references = records[0].content.get("references")
+    if all(map(fold_count, records)):  # together they test every case
+        references = {case: held for record in records for case, held in record.content.get("references", {}).items()}
     fitting = [
         record
         for record in external

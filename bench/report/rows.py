@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from bench.report.costs import Costs, network_key
-from bench.report.frame import AVERAGE, Group, plain
+from bench.report.folds import Pool, folds_text
+from bench.report.frame import AVERAGE, Group, cross_validated, plain, pools
 from bench.report.shown import Metric
 from bench.store import Record
 
@@ -24,14 +25,16 @@ class Row:
         model: registered name, or the name given to predictions from elsewhere.
         options: its options.
         protocol: as tables print it.
-        status: ``complete`` where there is at least one complete seed.
-        seeds: how many complete runs the numbers rest on.
-        cases: how many test cases.
+        status: ``complete`` where there is at least one complete record.
+        seeds: how many complete runs the numbers rest on; the folds of a seed are one.
+        cases: how many test cases, each counted once.
         mean: (region, metric) to the mean over seeds of the mean over cases; fractions, and mm.
         std: the same, standard deviation over seeds; empty for one seed.
         costs: figures by name, see `bench.report.costs`.
         remarks: what a reader must know of this row.
         as_published: whether it is a complete run of ours of the network with its published options.
+        folds: of a cross-validation, such as ``folds 0-3 of 5``; empty for none.
+        lacks: whether it lacks cases that other rows of the cross-validation have, so that it cannot be compared.
     """
 
     label: str
@@ -46,6 +49,8 @@ class Row:
     costs: Mapping[str, float]
     remarks: tuple[str, ...]
     as_published: bool
+    folds: str = ""
+    lacks: bool = False
 
 
 def make_rows(
@@ -65,31 +70,35 @@ def make_rows(
         costs: figures of networks; None for none.
     """
     names = [metric.name for metric in metrics]
-    means = scores.groupby(["key", "region"], sort=False)[names].mean()
+    means = scores.groupby(["run", "region"], sort=False)[names].mean()
     # Over the regions of each case first, as in statistics: it matters where a score is undefined for some.
-    averages = scores.groupby(["key", "case"], sort=False)[names].mean().groupby("key", sort=False).mean()
-    by_record = {name: means[name].unstack("region").assign(**{AVERAGE: averages[name]}) for name in names}
-    cases = scores.groupby("key")["case"].nunique()
-    by_row: dict[str, list[Record]] = {}
-    for record in group.records:
-        by_row.setdefault(labels[record.key], []).append(record)
-    return [_row(label, records, by_record, cases, costs) for label, records in by_row.items()]
+    averages = scores.groupby(["run", "case"], sort=False)[names].mean().groupby("run", sort=False).mean()
+    by_run = {name: means[name].unstack("region").assign(**{AVERAGE: averages[name]}) for name in names}
+    cases = scores.groupby("model")["case"].agg(set)
+    compared = set(scores["case"]) if cross_validated(group) else None
+    rows = []
+    for label, pool in pools(group, labels).items():
+        mine = set(cases.get(label, ()))
+        row = _row(label, pool, by_run, len(mine), costs)
+        rows.append(replace(row, lacks=compared is not None and bool(mine) and mine != compared))
+    return rows
 
 
 def _row(
     label: str,
-    records: Sequence[Record],
-    by_record: Mapping[str, pd.DataFrame],
-    cases: pd.Series[int],
+    pool: Pool,
+    by_run: Mapping[str, pd.DataFrame],
+    cases: int,
     costs: Costs | None,
 ) -> Row:
+    records = pool.records
     first = records[0].content
     job = first["job"]
-    complete = [record.key for record in records if record.status == "complete"]
+    complete = [run[0].key for run in pool.runs]
     others = [record for record in records if record.status != "complete"]
     mean: dict[tuple[str, str], float] = {}
     std: dict[tuple[str, str], float] = {}
-    for metric, frame in by_record.items() if complete else ():
+    for metric, frame in by_run.items() if complete else ():
         found = frame.loc[complete]
         for region, value in found.mean().items():
             if pd.notna(value):
@@ -104,12 +113,13 @@ def _row(
         protocol=first.get("protocol_title", "none"),
         status="complete" if complete else others[0].status,
         seeds=len(complete),
-        cases=int(cases.loc[complete].max()) if complete else 0,
+        cases=cases,
         mean=mean,
         std=std,
         costs=figures,
-        remarks=tuple(_remarks(records[0], others)),
+        remarks=(*_remarks(records[0], others), *_folds(pool)),
         as_published=bool(complete) and records[0].kind == "run" and not _unlike_published(records[0]),
+        folds=pool.text,
     )
 
 
@@ -126,9 +136,19 @@ def _remarks(record: Record, unfinished: Sequence[Record]) -> list[str]:
     remarks += [str(note) for note in record.content.get("execution", {}).get("notes", ())]
     for other in unfinished:
         why = "; ".join(other.faults) or other.content.get("message", "")
-        seed = f"seed {other.content['job'].get('seed')}: " if "seed" in other.content["job"] else ""
+        job = other.content["job"]
+        fold = f", fold {job['fold']}" if "fold" in job else ""
+        seed = f"seed {job.get('seed')}{fold}: " if "seed" in job else ""
         remarks.append(f"{seed}{other.status}{': ' + why.splitlines()[0] if why else ''}")
     return remarks
+
+
+def _folds(pool: Pool) -> list[str]:
+    """What there is of a cross-validation that is not whole."""
+    told = [pool.text] if 0 < len(pool.folds) < pool.of else []
+    for seed, folds in (pool.left_out or {}).items():
+        told.append(f"seed {seed}: {folds_text(folds)} of {pool.of}, not counted until it has those of the other seeds")
+    return told
 
 
 def _unlike_published(record: Record) -> list[str]:

@@ -21,7 +21,7 @@ class Request:
 
     Attributes:
         results: folder of records.
-        models, dataset, protocol, seeds: of the records.
+        models, dataset, protocol, seeds, folds: of the records.
         convention: what empty masks score, or ``lesionwise``; empty for each protocol's own.
         choice: metrics, regions, order.
         published: whether the SegMamba paper's Table 1 stands in a block of its own.
@@ -37,6 +37,7 @@ class Request:
     choice: Choice
     published: bool
     allow_mixed: bool
+    folds: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -108,4 +109,5 @@ def _passes(record: Record, request: Request) -> bool:
         and (not request.dataset or job["dataset"] == request.dataset)
         and (not request.protocol or job.get("protocol", {}).get("name", request.protocol) == request.protocol)
         and (not request.seeds or job.get("seed", request.seeds[0]) in request.seeds)
+        and (not request.folds or job.get("fold", request.folds[0]) in request.folds)
     )

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from bench import stats
-from bench.report.frame import tidy
+from bench.errors import BenchError
+from bench.report.frame import cross_validated, tidy
 from bench.report.sheet import Cell, Column, Sheet
 from bench.report.shown import METRICS, Metric
 from bench.report.table import FEW_CASES, Table
@@ -63,10 +64,18 @@ def statistics(table: Table) -> Statistics | None:
     """Everything for the regions and ranked metrics that a table shows; None where no network is complete.
 
     Raises:
-        BenchError: the networks have different test cases; the message names the difference.
+        BenchError: the networks have different test cases, unless some have all folds of a cross-validation that any
+            has: the statistics are of those then. The message names the difference.
     """
     shown = [metric for metric in table.metrics if metric.ranked]
-    frame = tidy(table.scores, shown, table.regions)
+    compared = [row.label for row in table.rows if row.seeds and not row.lacks]
+    if not compared and any(row.lacks for row in table.rows):
+        told = "; ".join(f"{row.label} has {row.folds or f'{row.cases} cases'}" for row in table.rows if row.seeds)
+        raise BenchError(
+            f"{table.group.dataset}: no network has all the folds that any has, so nothing can be compared: {told}. "
+            "Run those that are missing, or choose folds that all have with --fold"
+        )
+    frame = tidy(table.scores[table.scores["model"].isin(compared)], shown, table.regions)
     if frame.empty:
         return None
     lower = [metric.name for metric in METRICS.values() if metric.lower_is_better]
@@ -119,10 +128,27 @@ def statistics_sheets(found: Statistics, table: Table) -> list[Sheet]:
                 if len(rows) > 2:  # of two the first table says it all
                     sheets.append(_pairs(found, rows, region, metric))
     if sheets:
-        sheets[0] = Sheet(sheets[0].title, sheets[0].columns, sheets[0].rows, (*METHOD, *sheets[0].notes))
+        notes = (*METHOD, *_folds(table), *sheets[0].notes)
+        sheets[0] = Sheet(sheets[0].title, sheets[0].columns, sheets[0].rows, notes)
     if (found.variance["seeds"] > 1).any():
         sheets.append(_seeds(found))
     return sheets
+
+
+def _folds(table: Table) -> list[str]:
+    if not cross_validated(table.group):
+        return []
+    # Bengio and Grandvalet, No unbiased estimator of the variance of k-fold cross-validation, JMLR 5, 2004.
+    notes = [
+        "Cross-validation: scores depend on each other through the network of their fold, and through the training "
+        "cases that folds share; intervals and p values take them as independent."
+    ]
+    if lacking := [f"{row.label} ({row.folds or f'{row.cases} cases'})" for row in table.rows if row.lacks]:
+        notes.append(
+            f"Left out, since they lack folds that others have: {', '.join(lacking)}. --fold chooses folds that all "
+            "have."
+        )
+    return notes
 
 
 def _networks(found: Statistics, rows: pd.DataFrame, region: str, metric: Metric) -> Sheet:

@@ -48,7 +48,7 @@ class Table:
         scores: of its complete records, see `bench.report.frame.case_scores`.
         metrics: its columns, within each region.
         regions: in the dataset's order, the average last.
-        rows: the best first, failures last.
+        rows: the best first, then those that lack folds others have, failures last.
         costs: the figures beside the scores, if there are profiles.
         published: what a paper states, if it was asked for.
         footer: lines under the table.
@@ -65,7 +65,8 @@ class Table:
 
     def best(self, region: str, metric: Metric) -> str | None:
         """Label of the row with the best mean; None where there is nothing to compare."""
-        found = {row.label: row.mean[region, metric.name] for row in self.rows if (region, metric.name) in row.mean}
+        where = region, metric.name
+        found = {row.label: row.mean[where] for row in self.rows if where in row.mean and not row.lacks}
         if len(found) < 2 or not metric.ranked:
             return None
         return (min if metric.lower_is_better else max)(found, key=lambda label: found[label])
@@ -182,9 +183,9 @@ def _order(sort: str, chosen: Sequence[Metric], regions: Sequence[str]) -> Calla
         BenchError: there is no such order.
     """
     if sort == "model":
-        return lambda row: (not row.seeds, row.label)
+        return lambda row: (not row.seeds, row.lacks, row.label)
     if sort in COSTS:
-        return lambda row: (not row.seeds, sort not in row.costs, row.costs.get(sort, 0.0), row.label)
+        return lambda row: (not row.seeds, row.lacks, sort not in row.costs, row.costs.get(sort, 0.0), row.label)
     orders = {metric.name: (AVERAGE, metric) for metric in chosen}
     orders |= {f"{region}_{metric.name}": (region, metric) for region in regions for metric in chosen}
     if sort not in orders:
@@ -192,7 +193,7 @@ def _order(sort: str, chosen: Sequence[Metric], regions: Sequence[str]) -> Calla
     region, metric = orders[sort]
     sign = 1.0 if metric.lower_is_better else -1.0
     where = region, metric.name
-    return lambda row: (not row.seeds, where not in row.mean, sign * row.mean.get(where, 0.0), row.label)
+    return lambda row: (not row.seeds, row.lacks, where not in row.mean, sign * row.mean.get(where, 0.0), row.label)
 
 
 def _score_cell(
@@ -271,6 +272,7 @@ def _csv_frame(table: Table) -> pd.DataFrame:
                 "status": row.status,
                 "seeds": row.seeds,
                 "cases": row.cases,
+                **({"folds": row.folds} if row.folds else {}),
                 **cells,
                 **row.costs,
                 "remarks": "; ".join(row.remarks),

@@ -15,14 +15,14 @@ from bench.job import Job
 from bench.metrics import RegionMeasurement
 from bench.protocol import load_protocol
 from bench.store import Record, Store
-from data.split import Split
+from data.split import Split, fold_cases
 
 REGIONS = ("WT", "TC", "ET")
 
 
 @pytest.fixture
 def make_job() -> Callable[..., Job]:
-    """A job on invented data; ``changes`` are --set options."""
+    """A job on invented data; ``changes`` are --set options. With ``fold`` the cases are dealt into the protocol's."""
 
     def make(
         model: str = "segmamba",
@@ -31,12 +31,17 @@ def make_job() -> Callable[..., Job]:
         changes: tuple[str, ...] = (),
         fingerprint: str = "f" * 64,
         cases: int = 4,
+        fold: int | None = None,
     ) -> Job:
         ids = [f"BraTS-PHA-{n:05d}-000" for n in range(cases + 2)]
-        split = Split(train=tuple(ids[:2]), validation=(), test=tuple(ids[2:]), seed=42)
         protocol = load_protocol(preset, changes)
+        if fold is None:
+            split = Split(train=tuple(ids[:2]), validation=(), test=tuple(ids[2:]), seed=42)
+        else:
+            patients, fields = {case: case for case in ids[2:]}, protocol.split
+            split = fold_cases(patients, folds=fields.folds or 0, validation=0, seed=fields.seed)[fold]
         options = models.resolve_options(model, protocol.model_options.get(model, {}))
-        return Job(model, options, "phantom", fingerprint, protocol, split, seed)
+        return Job(model, options, "phantom", fingerprint, protocol, split, seed, fold=fold)
 
     return make
 
@@ -77,7 +82,8 @@ def complete_record(
             references={case: case for case in made.split.test},
         )
         record.write_split(made.split.to_dict())
-        record.write_cases(measured(cases, dice, seed=made.seed))
+        found = measured(cases, dice, seed=made.seed)
+        record.write_cases({case: found[case] for case in made.split.test})
         record.write_history([{"step": 1, "loss": 0.5}])
         return record.finish("complete")
 

@@ -42,6 +42,7 @@ def test_every_preset_is_valid_and_bears_its_file_name(name: str) -> None:
         ("data.spacing_mm=native", "data", "spacing_mm", "native"),
         ("validation.every_epochs=none", "validation", "every_epochs", None),
         ("data.normalise=brain", "data", "normalise", "brain"),
+        ("split.folds=5", "split", "folds", 5),
     ],
 )
 def test_values_read_as_people_type_them(change: str, section: str, field: str, value: object) -> None:
@@ -86,6 +87,8 @@ def test_the_title_lists_real_changes_only() -> None:
         ("infer.mirror_axes=0,0", ["infer.mirror_axes=0,0", "once"]),
         ("train.steps=99999999999999999999999999", ["train.steps", "less than"]),
         ("split.train=0.9", ["sum to 1.2", "expected 1"]),
+        ("split.folds=1", ["split.folds=1", "greater than or equal to 2"]),
+        ("split.folds=many", ["split.folds=many", "integer"]),
         ("evaluate.convention=brat", ["evaluate.convention=brat", "'brats'"]),
         ("steps", ["expected FIELD=VALUE"]),
         ("model_options.segmamba=3", ["model_options.MODEL.OPTION"]),
@@ -146,7 +149,7 @@ def test_paper_and_release_differ_in_what_the_two_texts_differ_in() -> None:
 @pytest.mark.parametrize("name", ["paper", "release"])
 def test_every_value_of_a_published_protocol_has_a_source(name: str) -> None:
     protocol = load_protocol(name)
-    free = {"train.steps", "train.gpu_seconds", "train.memory_gib"}  # absent in both
+    free = {"train.steps", "train.gpu_seconds", "train.memory_gib", "split.folds"}  # absent in both
     assert {field for field in fields() if field not in free} == protocol.sources.keys()
     assert all(len(source) > 3 for source in protocol.sources.values())
 

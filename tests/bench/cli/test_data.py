@@ -128,6 +128,20 @@ def test_preparing_twice_finds_everything_there(
     assert second.out == first.out
 
 
+def test_cases_are_prepared_for_every_fold(
+    bench: Callable, make_nnunet: Callable[..., Path], phantoms: Path, tmp_path: Path
+) -> None:
+    """CT is scaled by the training cases, which are others in each fold; the phantom's channels are not."""
+    ct = make_nnunet(tmp_path / "Dataset007_CT", cases=4)
+    both = bench("data", "prepare", ct, "--set", "split.folds=2")
+    assert both.status == 0, both.err
+    assert both.out.count("folder  ") == 2
+    assert all(line.split() == ["cases", "4"] for line in both.out.splitlines() if line.startswith("cases"))
+    one = bench("data", "prepare", "phantom", "--data-dir", phantoms, "--set", "split.folds=3")
+    assert one.out.count("folder  ") == 1
+    assert "cases            6\n" in one.out
+
+
 def test_what_is_prepared_follows_the_protocol(bench: Callable, phantoms: Path, tmp_path: Path) -> None:
     prepare = ("data", "prepare", "phantom", "--data-dir", phantoms)
     few = bench(*prepare, "--set", "validation.every_epochs=none")

@@ -32,6 +32,8 @@ def test_sources_and_changes_are_told(bench: Bench) -> None:
     answer = bench("protocols", "paper", "--set", "train.epochs=5")
     assert "train.epochs = 5   [changed with --set]" in answer.out
     assert "train.weight_decay = 1e-05   [paper, section 3.4: decay of 1e-5]" in answer.out
+    assert "split.folds = none\n    parts of a cross-validation" in answer.out
+    assert "split.folds = 5   [changed with --set]" in bench("protocols", "demo", "--set", "split.folds=5").out
     assert "[recipe of unetr's authors" in bench("protocols", "author", "--model", "unetr").out
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import pandas as pd
 import pytest
 import torch
 
+from bench.errors import BenchError
+from bench.plan import GridCell
 from bench.store import Record, Store
 
 Bench = Callable[..., object]
@@ -158,6 +161,49 @@ def test_ctrl_c_stops_every_process_of_a_job_and_it_goes_on(phantoms: Path, tmp_
     assert _only(results).status == "interrupted"
 
 
+def test_folds_are_trained_one_by_one_and_share_a_row(tiny_run: Bench, bench: Bench, tmp_path: Path) -> None:
+    folds = ("--folds", "3", "--set", "evaluate.untrained=false")
+    results = ("--results", tmp_path / "results")
+    assert tiny_run(*folds, "--fold", "0,2").status == 0
+    records = Store(tmp_path / "results").records()
+    assert sorted(record.content["job"]["fold"] for record in records) == [0, 2]
+    assert "segresnet: folds 0, 2 of 3" in bench("table", *results).out
+    rest = tiny_run(*folds)
+    assert rest.status == 0
+    assert sum("already there" in line for line in rest.err.splitlines()) == 2
+    assert ", fold 1: complete" in rest.out
+    tested = [set(record.cases()["case"]) for record in Store(tmp_path / "results").records()]
+    assert [len(cases) for cases in tested] == [2, 2, 2]
+    assert len(set.union(*tested)) == 6
+    table = bench("table", *results)
+    assert "Cross-validation, 3 folds, seed 42" in table.out
+    assert re.search(r"^segresnet\*?  .* 6 +1$", table.out, re.MULTILINE), table.out
+    assert "folds 0" not in table.out
+    assert "6 test cases" in table.out
+    assert "4 test cases" in bench("table", *results, "--fold", "0,1").out
+    assert bench("table", *results, "--fold", "a").status == 2
+    assert "folds" not in bench("verify", *results).out
+
+
+def test_datasets_and_protocols_make_a_grid(bench: Bench, phantoms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PHANTOM", "BRATS2023"):
+        monkeypatch.setenv(f"BENCH_{name}_DIR", str(phantoms))
+    planned = []
+
+    def note(grid: list[GridCell], *_: object) -> None:
+        planned.extend((cell.dataset.card.name, next(iter(cell.protocols.values())).name) for cell in grid)
+        raise BenchError("noted")
+
+    monkeypatch.setattr("bench.plan.make_plan", note)
+    common = ("run", "--model", "segresnet", "--dataset", "phantom,brats2023")
+    assert bench(*common).status == 2
+    assert bench(*common, "--protocol", "paper", "--protocol", "release,paper").status == 2
+    assert planned == [
+        *(("phantom", "demo"), ("brats2023", "paper")),
+        *((dataset, preset) for dataset in ("phantom", "brats2023") for preset in ("paper", "release")),
+    ]
+
+
 def test_memory_to_train_in_is_part_of_the_experiment(tiny_run: Bench, bench: Bench, tmp_path: Path) -> None:
     answer = tiny_run("--memory-gib", "0.2", "--set", "evaluate.untrained=false")
     assert answer.status == 0, answer.err + answer.out
@@ -176,6 +222,14 @@ def test_memory_to_train_in_is_part_of_the_experiment(tiny_run: Bench, bench: Be
         (("--gpus-per-job", "3"), ["train.batch_size=2", "multiple of 3"]),
         (("--protocol", "author", "--model", "swinunetr_v2"), ["swinunetr_v2 state no recipe"]),
         (("--set", "scan=tri"), ["model_options.MODEL.scan"]),
+        (("--fold", "0"), ["--fold 0: the protocol demo (train.steps=2) has no folds", "--folds 5"]),
+        (("--folds", "3", "--fold", "3"), ["--fold 3: the 3 folds", "from 0 to 2, or all"]),
+        (("--folds", "3", "--fold", "-1"), ["--fold '-1': expected whole numbers from 0"]),
+        (("--folds", "3", "--fold", "all,0"), ["--fold 'all,0': expected whole numbers from 0"]),
+        (("--folds", "1"), ["split.folds=1", "greater than or equal to 2"]),
+        (("--folds", "7"), ["found 6 patient(s)", "expected at least 7"]),
+        (("--dataset", "brats2023"), ["--data-dir", "2 are named: phantom, brats2023", "BENCH_<NAME>_DIR"]),
+        (("--protocol", "demo,papre"), ["unknown protocol 'papre': did you mean 'paper'"]),
     ],
 )
 def test_a_wrong_request_is_refused_before_anything_is_written(
