@@ -106,4 +106,4 @@ def forget_done(results: Path, done: Sequence[str]) -> None:
 def summary(job: Job) -> dict[str, Any]:
     """What a job is called, for people."""
     told = {"key": job.key, "model": job.model, "dataset": job.dataset, "protocol": job.protocol.title}
-    return {**told, "seed": job.seed, "fold": getattr(job, "fold", None)}
+    return {**told, "seed": job.seed, "fold": job.fold}

@@ -105,7 +105,7 @@ def print_plan(plan: Plan, datasets: Mapping[str, Dataset], store: Store, carryi
         typer.echo(f"  skipped  {describe(record)}")
     for job, seconds in ordered:
         told = "" if seconds is None else f", about {timedelta(seconds=round(seconds))}"
-        typer.echo(f"  run      {_title(job)}, protocol {job.protocol.title}{told}{_before(job, store)}")
+        typer.echo(f"  run      {job.key}  {job.title}, protocol {job.protocol.title}{told}{_before(job, store)}")
     for name, dataset in datasets.items():
         typer.echo(f"dataset {name}: {dataset.root}")
 
@@ -252,10 +252,6 @@ def _address(carrying: Carrying) -> str:
 
 def _titles(jobs: Sequence[Job]) -> str:
     return ", ".join(dict.fromkeys(job.protocol.title for job in jobs))
-
-
-def _title(job: Job) -> str:
-    return f"{job.key}  {job.model} on {job.dataset}, seed {job.seed}"
 
 
 def _before(job: Job, store: Store) -> str:

@@ -117,7 +117,7 @@ def _run(
     )
     watcher.say(describe(Record(record.folder, record.content)))
     with _log_to(record.folder / "log.txt") as log:
-        log.info("begin %s on %s, seed %s", job.model, job.dataset, job.seed)
+        log.info("begin %s", job.title)
         try:
             facts = _carry_out(job, dataset, record, options, RecordWatcher(record.folder, watcher), stop)
             status, message = "complete", None

@@ -199,7 +199,7 @@ def _tasks(
         tasks.append(
             Task(
                 key=job.key,
-                title=f"{job.key}  {job.model} on {job.dataset}, seed {job.seed}",
+                title=f"{job.key}  {job.title}",
                 order=pickle.dumps(order),
                 output=store.root.resolve() / job.key / "output.txt",
                 needs=needs,

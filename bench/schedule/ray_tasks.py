@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from bench.errors import BenchError
 from bench.schedule.cluster import Needs, machines, room
 from bench.schedule.process import Ending, carry_out
 
@@ -86,10 +87,11 @@ def run_on_ray(tasks: Sequence[Task], desk: Desk, *, retries: int, stopped: Call
 
     Raises:
         KeyboardInterrupt: somebody asked twice; tasks under way are killed.
+        BenchError: Ray itself is gone.
     """
     import ray
 
-    remote = ray.remote(max_retries=0, max_calls=1)(_task)
+    remote = ray.remote(max_retries=0)(_task)
     state = _State(list(tasks))
     looked, fitted, stopping = 0.0, time.monotonic(), False
     _look_at_machines(state, desk)
@@ -118,8 +120,14 @@ def run_on_ray(tasks: Sequence[Task], desk: Desk, *, retries: int, stopped: Call
     except KeyboardInterrupt:
         for reference in state.submitted:
             ray.cancel(reference, force=False)
-        ray.wait(list(state.submitted), num_returns=len(state.submitted), timeout=_FAREWELL_S)
+        if state.submitted:
+            ray.wait(list(state.submitted), num_returns=len(state.submitted), timeout=_FAREWELL_S)
         raise
+    except ray.exceptions.RayError as error:
+        raise BenchError(
+            f"the connection to Ray was lost: {_last_line(error)}. Jobs that ran save their state and stop; run the "
+            "same command again to go on, on a cluster that is up"
+        ) from error
 
 
 def _task(order: bytes, output: str, limit_s: float | None) -> Ending:

@@ -48,6 +48,13 @@ def test_whatever_dies_everything_that_can_ends_as_if_undisturbed(
     assert "going on from step" in (killed.folder / "output.txt").read_text()
     assert not trainings()
 
+    # The machines claim GPUs that they do not have.
+    there = sweeps.start("--seed", "0", "--ray-address", cluster.address, results=tmp_path / "gpus")
+    out, _ = there.communicate(timeout=120)
+    assert there.returncode == 1
+    assert "each takes 1 CPU core, 1 GPU" in out
+    assert "this machine has 0 CUDA devices" in out
+
     undisturbed = tmp_path / "undisturbed"
     alone = sweeps.start("--seed", "0,1,2,3,4", "--scheduler", "inline", results=undisturbed, pause_s=0)
     alone.communicate(timeout=240)
