@@ -14,6 +14,8 @@ class RunOptions:
     Attributes:
         device: where the network runs.
         gpus: devices that share each batch; on the CPU, processes.
+        gpu_share: part of the device that the job may use, where others have the rest; times are then not those of a
+            device alone.
         workers: threads that cut patches, for each device; 0 cuts them in the training thread.
         prepare_workers: cases prepared at the same time.
         save_predictions: keep the test cases' label maps.
@@ -23,6 +25,7 @@ class RunOptions:
 
     device: torch.device
     gpus: int = 1
+    gpu_share: float = 1.0
     workers: int = 0
     prepare_workers: int = 1
     save_predictions: bool = True

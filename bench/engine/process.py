@@ -96,6 +96,7 @@ def _run(order: Order, dataset: Dataset, stop: StopRequest) -> None:
     options = RunOptions(
         device=device,
         gpus=order.gpus,
+        gpu_share=order.gpu_share,
         workers=order.workers,
         prepare_workers=order.prepare_workers,
         save_predictions=order.save_predictions,

@@ -109,7 +109,7 @@ def _run(
     record = store.open_run(
         job,
         lease,
-        provenance=collect(options.device),
+        provenance=_provenance(options),
         data=_describe_data(dataset),
         default_options=models.options(job.model),
         recipe_options=_recipe_options(job),
@@ -217,6 +217,13 @@ def _report(facts: dict[str, Any], watcher: Watcher) -> None:
     if "untrained" in facts:
         text += f"; untrained network: {facts['untrained']['mean_dice']:.3f}"
     watcher.say(text)
+
+
+def _provenance(options: RunOptions) -> dict[str, Any]:
+    facts = collect(options.device)
+    if options.gpu_share < 1:
+        facts["settings"]["gpu_share"] = options.gpu_share
+    return facts
 
 
 def _describe_data(dataset: Dataset) -> dict[str, Any]:
