@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ GIB = 2**30
 _OBJECT_STORE_BYTES = 100 * 2**20
 # Sockets have at most 107 bytes in their path; Ray adds about 65.
 _LONGEST_FOLDER = 40
+_KNOCK_S = 10.0
 _ADDRESS = "RAY_ADDRESS"
 
 
@@ -164,10 +166,11 @@ def _init(ray: Any, address: str, gpus: int | None) -> None:
     quiet = io.StringIO()
     if address and address != "local":
         try:
+            _knock(address)
             with contextlib.redirect_stderr(quiet), contextlib.redirect_stdout(quiet):
                 ray.init(address=address, **settings)
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
             raise BenchError(
                 f"no Ray cluster under {address!r}: {reason}. Expected HOST:PORT of its head as `ray start --head` "
                 "printed it, or auto on a machine of the cluster; all need the same versions of Python and Ray"
@@ -201,6 +204,17 @@ def _available_bytes() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
         return 0
+
+
+def _knock(address: str) -> None:
+    """See whether anybody answers under HOST:PORT; Ray would try for minutes.
+
+    Raises:
+        OSError: nobody does.
+    """
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "/" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
 
 
 def _cores() -> Sequence[int]:
