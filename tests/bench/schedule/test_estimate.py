@@ -1,0 +1,162 @@
+"""How long jobs will take, as far as earlier records tell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.job import Job
+from bench.schedule.estimate import expected_s, longest_first
+from bench.store import Record, Store
+
+STEPS = ("train.steps=100",)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Record]:
+    """Writes the record of a job: its last epoch, its status, more facts."""
+
+    def write(job: Job, status: str = "complete", epoch: Mapping[str, float] | None = None, **facts: Any) -> Record:
+        record = Store(tmp_path).open_run(job)
+        record.write_cases({})
+        if epoch is not None:
+            record.write_history([epoch])
+        return record.finish(status, **facts)
+
+    return write
+
+
+@pytest.fixture
+def expect(tmp_path: Path) -> Callable[[Job], float | None]:
+    """Seconds, from the records of the folder."""
+    return lambda job: expected_s(job, Store(tmp_path).records())
+
+
+def test_nothing_is_known_without_records(expect: Callable, make_job: Callable[..., Job]) -> None:
+    assert expect(make_job()) is None
+
+
+def test_a_run_of_the_same_network_and_protocol_tells_training_and_test(
+    run: Callable, expect: Callable, make_job: Callable[..., Job]
+) -> None:
+    run(make_job(seed=1), times={"train_s": 50.0, "last_test_s": 8.0}, epoch={"step": 300, "step_s": 9.0})
+    assert expect(make_job(seed=2)) == 58
+    assert expect(make_job(model="unetr")) is None
+    assert expect(make_job(changes=("model_options.segmamba.d_state=8",))) is None
+
+
+def test_of_a_job_that_goes_on_only_what_is_left_counts(
+    run: Callable, expect: Callable, make_job: Callable[..., Job]
+) -> None:
+    run(make_job(seed=1), times={"train_s": 50.0, "last_test_s": 8.0})
+    run(make_job(seed=2), "interrupted", {"step": 225, "step_s": 7.0})
+    assert expect(make_job(seed=2)) == pytest.approx(50 / 4 + 8)
+    run(make_job(seed=2), "interrupted", {"step": 300})
+    assert expect(make_job(seed=2)) == 8
+
+
+def test_a_run_on_other_data_tells_the_time_of_a_step_alone(
+    run: Callable, expect: Callable, make_job: Callable[..., Job]
+) -> None:
+    run(
+        make_job(fingerprint="e" * 64),
+        times={"train_s": 50.0, "last_test_s": 800.0},
+        epoch={"step": 300, "step_s": 0.5, "data_wait_s": 0.25},
+    )
+    assert expect(make_job()) == pytest.approx(300 * 0.75)
+
+
+def test_a_job_that_was_stopped_tells_its_own_pace_first(
+    run: Callable, expect: Callable, make_job: Callable[..., Job]
+) -> None:
+    run(make_job(seed=1, fingerprint="e" * 64), epoch={"step": 300, "step_s": 5.0})
+    run(make_job(seed=2), "interrupted", {"step": 200, "step_s": 2.0})
+    assert expect(make_job(seed=2)) == pytest.approx(100 * 2)
+    assert expect(make_job(seed=3)) in (300 * 5, 300 * 2)
+
+
+@pytest.mark.parametrize(
+    "change", ["train.precision=bf16", "data.patch_size=64", "train.batch_size=4", "model_options.segmamba.d_state=8"]
+)
+def test_steps_of_another_size_or_precision_tell_nothing(
+    run: Callable, expect: Callable, make_job: Callable[..., Job], change: str
+) -> None:
+    run(make_job(), epoch={"step": 300, "step_s": 5.0})
+    assert expect(make_job(changes=(change, *STEPS))) is None
+    assert expect(make_job(changes=STEPS)) == 500
+
+
+def test_a_budget_in_seconds_is_its_own_estimate(expect: Callable, make_job: Callable[..., Job]) -> None:
+    assert expect(make_job(changes=("train.steps=none", "train.gpu_seconds=1234"))) == 1234
+
+
+def _profile(root: Path, job: Job, measured: object) -> None:
+    content = {
+        "schema": 1,
+        "kind": "profile",
+        "status": "complete",
+        "files": {},
+        "job": {"model": job.model, "model_options": dict(job.model_options)},
+        "measured": measured,
+    }
+    from bench.key import key_of
+
+    folder = root / key_of(content["job"])
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text(json.dumps({**content, "key": folder.name}))
+
+
+def test_a_profile_tells_the_time_of_a_step_where_no_run_does(
+    tmp_path: Path, run: Callable, expect: Callable, make_job: Callable[..., Job]
+) -> None:
+    _profile(tmp_path, make_job(), {"train_step_s": 0.5})
+    assert Store(tmp_path).records()[0].status == "complete"
+    assert expect(make_job()) == 150
+    assert expect(make_job(model="unetr")) is None
+    run(make_job(seed=1, fingerprint="e" * 64), epoch={"step": 300, "step_s": 2.0})
+    assert expect(make_job()) == 600
+
+
+def test_a_profile_without_training_tells_nothing(
+    tmp_path: Path, expect: Callable, make_job: Callable[..., Job]
+) -> None:
+    _profile(tmp_path, make_job(), {"latency_s": 0.5})
+    assert expect(make_job()) is None
+
+
+@pytest.mark.parametrize("harm", ["record", "history", "protocol"])
+def test_records_that_lack_something_tell_nothing_and_stop_nothing(
+    tmp_path: Path, run: Callable, expect: Callable, make_job: Callable[..., Job], harm: str
+) -> None:
+    folder = run(make_job(), "interrupted", {"step": 30, "step_s": 2.0}).folder
+    if harm == "record":
+        (folder / "record.json").write_text("[]")
+    elif harm == "history":
+        (folder / "history.csv").write_text("step,step_s\n30,often\n")
+    else:
+        content = json.loads((folder / "record.json").read_text())
+        for section in ("data", "train"):
+            content["job"]["protocol"][section] = {}
+        from bench.key import key_of
+
+        content["key"] = key_of(content["job"])
+        (folder / "record.json").write_text(json.dumps(content))
+        folder.rename(tmp_path / content["key"])
+        assert Store(tmp_path).records()[0].status == "interrupted"
+    assert expect(make_job(seed=1)) is None
+    assert expect(make_job()) is None
+
+
+def test_the_longest_begin_first_and_those_of_which_nothing_is_known_before_them(
+    tmp_path: Path, run: Callable, make_job: Callable[..., Job]
+) -> None:
+    run(make_job(seed=9), epoch={"step": 300, "step_s": 1.0})
+    run(make_job(seed=1), "interrupted", {"step": 290, "step_s": 1.0})
+    short, medium, long = make_job(seed=1), make_job(seed=2), make_job(seed=3, changes=("train.steps=900",))
+    strange, stranger = make_job(model="unetr"), make_job(model="segresnet")
+    found = longest_first([short, strange, medium, long, stranger], Store(tmp_path).records())
+    assert found == [(strange, None), (stranger, None), (long, 900), (medium, 300), (short, pytest.approx(10))]
