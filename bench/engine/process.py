@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
 import sys
 import threading
@@ -39,13 +40,16 @@ def main() -> None:
     # Ray keeps Ctrl-C away from its processes, and their children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    folder = Path(sys.argv[1])
+    folder, alone = Path(sys.argv[1]), threading.Event()
     with stop_on_signal() as stop:
         # Not before somebody hears what came in the meantime.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-        threading.Thread(target=_follow, args=(sys.stdin.fileno(), stop), name="lifeline", daemon=True).start()
+        threading.Thread(target=_follow, args=(sys.stdin.fileno(), stop, alone), name="lifeline", daemon=True).start()
         order: Order = pickle.loads((folder / ORDER).read_bytes())
         answer = _carry_out(order, stop)
+    if alone.is_set():  # nobody is left to read an answer, or to tidy up
+        shutil.rmtree(folder, ignore_errors=True)
+        return
     draft = folder / f".{ANSWER}"
     draft.write_text(json.dumps(asdict(answer)))
     draft.replace(folder / ANSWER)
@@ -106,10 +110,11 @@ def _run(order: Order, dataset: Dataset, stop: StopRequest) -> None:
     run_job(order.job, dataset, Store(order.results), options, ConsoleWatcher(), stop, since=order.since)
 
 
-def _follow(lifeline: int, stop: StopRequest) -> None:
+def _follow(lifeline: int, stop: StopRequest, alone: threading.Event) -> None:
     """Wait for the end of the input, then for the end of the job, not for ever."""
     while os.read(lifeline, 1):  # unbuffered: the interpreter's end would wait for a buffer's lock
         pass
+    alone.set()
     if not stop.requested:
         os.killpg(os.getpgrp(), signal.SIGINT)  # the processes of a job on several devices are of this group
     time.sleep(_GRACE_S)
