@@ -23,6 +23,8 @@ _OBJECT_STORE_BYTES = 100 * 2**20
 _LONGEST_FOLDER = 40
 _KNOCK_S = 10.0
 _ADDRESS = "RAY_ADDRESS"
+# Workers look for packages where the driver stood first, and there a folder called data or models may lie.
+_PACKAGES = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,8 @@ def connected(address: str = "", *, gpus: int | None = None) -> Iterator[list[Ma
 
     mine = not ray.is_initialized()
     if mine:
-        _init(ray, address or os.environ.get(_ADDRESS, ""), gpus)
+        with contextlib.chdir(_PACKAGES):
+            _init(ray, address or os.environ.get(_ADDRESS, ""), gpus)
     try:
         yield machines()
     finally:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -103,17 +106,29 @@ def test_machines_are_those_that_live(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the code sets is taken back."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for name in (
+        *("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"),
+        *("RAY_task_oom_retries", "RAY_kill_child_processes_on_worker_exit"),
+    ):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+        monkeypatch.delenv(name)
+
+
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Ray as far as it is asked here; ``begun`` is what it was started with, ``error`` what it raises."""
     import ray as real
 
-    told = SimpleNamespace(begun=None, ended=0, error=None, there=False)
+    told = SimpleNamespace(begun=None, ended=0, error=None, there=False, place=None, knocked=[])
 
     def init(**settings: object) -> None:
         if told.error is not None:
             raise told.error
-        told.begun = settings
+        told.begun, told.place = settings, Path.cwd()
 
     def shutdown() -> None:
         told.ended += 1
@@ -122,13 +137,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(real, "shutdown", shutdown)
     monkeypatch.setattr(real, "is_initialized", lambda: told.there)
     monkeypatch.setattr(real, "nodes", list)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    for name in (
-        *("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"),
-        *("RAY_task_oom_retries", "RAY_kill_child_processes_on_worker_exit"),
-    ):
-        monkeypatch.setenv(name, os.environ.get(name, ""))  # so that what the code sets is taken back
-        monkeypatch.delenv(name)
+    monkeypatch.setattr(cluster, "_knock", told.knocked.append)
     return told
 
 
@@ -140,6 +149,17 @@ def test_a_ray_of_ones_own_is_started_and_ended(ray: SimpleNamespace) -> None:
         assert ray.begun["num_gpus"] == 2
         assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
     assert ray.ended == 1
+    assert ray.knocked == []
+
+
+def test_workers_find_our_packages_before_what_lies_where_the_command_was_typed(
+    ray: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with cluster.connected():
+        assert (ray.place / "bench" / "schedule" / "cluster.py").samefile(cluster.__file__)
+        assert Path.cwd() == tmp_path
 
 
 def test_a_cluster_is_joined_by_its_address_or_that_of_the_environment(
@@ -148,6 +168,7 @@ def test_a_cluster_is_joined_by_its_address_or_that_of_the_environment(
     with cluster.connected("10.0.0.1:6379"):
         assert ray.begun["address"] == "10.0.0.1:6379"
         assert "num_cpus" not in ray.begun
+        assert ray.knocked == ["10.0.0.1:6379"]
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     with cluster.connected():
         assert ray.begun["address"] == "auto"
@@ -170,6 +191,16 @@ def test_a_cluster_that_is_not_there_is_told_with_how_to_name_one(ray: SimpleNam
     ):
         pass
     assert "more" not in str(told.value)
+
+
+def test_a_port_at_which_nobody_listens_is_told_at_once() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        begun = time.monotonic()
+        with pytest.raises(BenchError, match=f"no Ray cluster under '{address}'"), cluster.connected(address):
+            pass
+        assert time.monotonic() - begun < 5
 
 
 def test_a_ray_that_does_not_start_is_told_with_the_way_without_it(ray: SimpleNamespace) -> None:
