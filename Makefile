@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+TEST_PROCESSES ?= 2
 STAMP  := $(VENV)/.installed
 
 .PHONY: demo test check install clean
@@ -28,7 +29,8 @@ check: install
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TEST_PROCESSES) -m "not alone"
+	$(BIN)/pytest -m alone
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

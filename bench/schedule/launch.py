@@ -224,7 +224,10 @@ class _RecordDesk:
         return self._settled(key) is not None
 
     def free(self, key: str) -> bool:
-        lease = self._store.take(key, self._watch)
+        try:
+            lease = self._store.take(key, self._watch)
+        except BenchError:  # a disk that refuses for a while: what waits can wait
+            lease = None
         if lease is None:
             return False
         # A machine that has not watched the dead holder for as long can take the record only once it was given back.

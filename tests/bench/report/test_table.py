@@ -307,6 +307,7 @@ def test_latex_compiles(tmp_path: Path, complete_record: Make) -> None:
     assert done.returncode == 0, done.stdout.decode()[-2000:]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("what", ["seeds", "networks"])
 def test_500_records_of_250_cases_print_in_5_seconds(tmp_path: Path, complete_record: Make, what: str) -> None:
     for n in range(500):

@@ -374,6 +374,24 @@ def test_a_job_of_a_dead_machine_can_be_taken_anywhere_once_the_desk_has_watched
     lost.release()
 
 
+def test_a_disk_that_refuses_for_a_while_frees_nothing_and_stops_nothing(
+    scene: Scene, make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job()
+
+    def refuse(*_: object) -> None:
+        raise BenchError("cannot write there: Input/output error")
+
+    def act(desk: Desk) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(scene.store, "take", refuse)
+            assert not desk.free(job.key)
+        assert desk.free(job.key)
+
+    scene.act = act
+    scene.sweep([job])
+
+
 @pytest.mark.parametrize("when", ["while others run", "at the end"])
 def test_the_last_failure_of_a_dead_machine_is_recorded_once_it_was_watched(
     scene: Scene,

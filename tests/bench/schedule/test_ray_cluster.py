@@ -6,11 +6,13 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 import torch
 from sweeping import FakeCluster, Sweeps, process_of, trainings
 
 from bench.store import WEIGHTS, Record, Store
 
+pytestmark = pytest.mark.alone
 SEEDS = ",".join(str(seed) for seed in range(12))
 # As the network of these tests has it.
 FAILING = {9: "oom", 10: "failed", 11: "nan"}

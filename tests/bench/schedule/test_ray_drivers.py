@@ -6,8 +6,10 @@ import os
 import signal
 import time
 
+import pytest
 from sweeping import Sweeps, process_of, trainings
 
+pytestmark = pytest.mark.alone
 HERE = ("--scheduler", "ray", "--device", "cpu", "--cpus-per-job", "1")
 
 
