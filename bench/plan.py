@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import data
@@ -15,6 +16,7 @@ from bench.fields import SplitFields
 from bench.job import Job
 from bench.protocol import AUTHOR, Protocol, load_protocol, show
 from bench.store import Record, Store
+from bench.tuned import names_file, read_tuned
 from data.card import DatasetCard
 from data.dataset import Dataset
 from data.fingerprint import fingerprint
@@ -68,7 +70,7 @@ def make_plan(grid: Sequence[GridCell], seeds: Sequence[int], store: Store, fold
             are to be tested, but nothing is validated.
     """
     datasets = _by_name([cell.dataset for cell in grid])
-    surveyed = {name: _Surveyed(dataset) for name, dataset in datasets.items()}
+    surveyed = {name: Surveyed(dataset) for name, dataset in datasets.items()}
     jobs: dict[str, Job] = {}
     for cell in grid:
         survey = surveyed[cell.dataset.card.name]
@@ -88,7 +90,7 @@ def make_plan(grid: Sequence[GridCell], seeds: Sequence[int], store: Store, fold
     return Plan(jobs=left, done=tuple(done.values()), datasets=datasets)
 
 
-class _Surveyed:
+class Surveyed:
     """A dataset with what all of its jobs share, found out once."""
 
     def __init__(self, dataset: Dataset) -> None:
@@ -98,11 +100,13 @@ class _Surveyed:
         self._splits: dict[SplitFields, Mapping[int | None, Split]] = {}
 
     def splits(self, protocol: Protocol) -> Mapping[int | None, Split]:
+        """As `draw_splits`."""
         if protocol.split not in self._splits:
             self._splits[protocol.split] = draw_splits(self._cases, protocol)
         return self._splits[protocol.split]
 
     def job(self, model: str, protocol: Protocol, seed: int, fold: int | None) -> Job:
+        """One job on the dataset."""
         return Job(
             model=model,
             model_options=resolved_options(model, protocol),
@@ -196,24 +200,37 @@ def _check_best(protocol: Protocol, split: Split) -> None:
 
 
 def protocols_of(names: Sequence[str], protocol: str, changes: Sequence[str]) -> dict[str, Protocol]:
-    """The protocol of each model: one for all, or with ``author`` the recipe that each model's card states.
+    """The protocol of each model: one for all, or each model's own.
+
+    Args:
+        names: of models.
+        protocol: a preset; with ``author`` the recipe that each model's card states; or a file of settings that a
+            search has found, see `bench.tuned`.
+        changes: as in `bench.protocol.load_protocol`.
 
     Raises:
-        BenchError: an unknown protocol or field, or a card that states no recipe.
+        BenchError: an unknown protocol or field, a card that states no recipe, a file that lacks a model or is damaged.
     """
+    if names_file(protocol):
+        tuned = read_tuned(Path(protocol))
+        recipes = _recipes(names, protocol) if tuned.base == AUTHOR else {}
+        return {name: tuned.protocol(name, changes, recipes.get(name)) for name in names}
     if protocol != AUTHOR:
         shared = load_protocol(protocol, changes)
         return dict.fromkeys(names, shared)
-    bare = [name for name in names if models.card(name).recipe_fields is None]
-    if bare:
-        stated = [name for name in models.names() if models.card(name).recipe_fields is not None]
+    recipes = _recipes(names, protocol)
+    return {name: load_protocol(protocol, changes, author_of=name, recipe=recipes[name]) for name in names}
+
+
+def _recipes(names: Sequence[str], protocol: str) -> dict[str, Mapping[str, Any]]:
+    stated = {name: models.card(name).recipe_fields for name in names}
+    if bare := [name for name, recipe in stated.items() if recipe is None]:
+        able = [name for name in models.names() if models.card(name).recipe_fields is not None]
         raise BenchError(
-            f"--protocol {AUTHOR}: the cards of {', '.join(bare)} state no recipe as fields; those of "
-            f"{', '.join(stated)} do. Leave the others out, or use a shared protocol"
+            f"--protocol {protocol}: the cards of {', '.join(bare)} state no recipe as fields; those of "
+            f"{', '.join(able)} do. Leave the others out, or use a shared protocol"
         )
-    return {
-        name: load_protocol(protocol, changes, author_of=name, recipe=models.card(name).recipe_fields) for name in names
-    }
+    return {name: recipe for name, recipe in stated.items() if recipe is not None}
 
 
 def resolved_options(name: str, protocol: Protocol) -> dict[str, Any]:

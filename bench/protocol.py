@@ -38,11 +38,12 @@ class Protocol(Section):
     """A training and evaluation protocol that several models share.
 
     Attributes:
-        name: of the preset it began as.
-        author_of: the model whose authors' recipe it is; empty for a protocol that models share.
+        name: of the preset it began as; of one that a search has tuned, see `bench.tuned`, that search's.
+        author_of: the model whose own it is, by its authors' recipe or by a search; empty where models share it.
         changes: the fields that differ from the preset, as ``field=value``, sorted; options of single models are
             not among them, since they do not concern the others.
         sources: field to where its value comes from; a changed field has none.
+        tuned: the fields whose values a search has found for this model, options of the model among them.
         model_options: options with which a model is built under this protocol, by model name.
     """
 
@@ -51,6 +52,7 @@ class Protocol(Section):
     author_of: str = ""
     changes: tuple[str, ...] = ()
     sources: Mapping[str, str] = Field(default_factory=dict)
+    tuned: tuple[str, ...] = ()
     split: SplitFields
     data: DataFields
     augment: AugmentFields
@@ -63,13 +65,18 @@ class Protocol(Section):
     )
 
     @property
+    def by_authors(self) -> bool:
+        """Whether its basis is a recipe of the model's authors, tuned or not."""
+        return bool(self.author_of) and self.name.partition("-")[0] == AUTHOR
+
+    @property
     def title(self) -> str:
         """Name and changes, as tables print it: ``demo (train.steps=5)``."""
         return f"{self.name} ({', '.join(self.changes)})" if self.changes else self.name
 
     def canonical(self) -> dict[str, Any]:
         """What may change the outcome, in plain values: the protocol's part of a job's key."""
-        told = {"description", "changes", "sources", "model_options"}
+        told = {"description", "changes", "sources", "tuned", "model_options"}
         values = self.model_dump(mode="json", exclude=told)
         # It came when there were records already, whose keys stay as they are.
         if values["split"]["folds"] is None:
@@ -120,7 +127,7 @@ def load_protocol(
         field, text = field.strip(), text.strip()
         if not separator or not field or not text:
             raise BenchError(f"--set {change!r}: expected FIELD=VALUE, for example --set train.steps=100")
-        _set_value(tree, field, _parse(text))
+        _set_value(tree, field, parse_value(text))
         applied[field] = text
     _replace_budget(tree, applied)
     changed = _validated(tree, name, applied)
@@ -128,6 +135,15 @@ def load_protocol(
     differing = {difference.partition("=")[0] for difference in differences}
     sources = {field: source for field, source in changed.sources.items() if field not in differing}
     return changed.model_copy(update={"changes": differences, "sources": sources})
+
+
+def overridden(changes: Sequence[str], more: Sequence[str]) -> list[str]:
+    """Changes with further ones, which take the place of those of the same field, or of another budget."""
+    later = {_field(change) for change in more}
+    budgets = {f"train.{budget}" for budget in BUDGETS}
+    if later & budgets:
+        later |= budgets
+    return [*(change for change in changes if _field(change) not in later), *more]
 
 
 @cache
@@ -138,6 +154,10 @@ def fields() -> Mapping[str, str]:
         for section, model in _sections().items()
         for name, info in model.model_fields.items()
     }
+
+
+def _field(change: str) -> str:
+    return change.partition("=")[0].strip()
 
 
 def _preset(name: str) -> dict[str, Any]:
@@ -221,7 +241,7 @@ def _set_model_option(tree: dict[str, Any], field: str, value: Any) -> None:
     tree.setdefault("model_options", {}).setdefault(parts[1], {})[parts[2]] = value
 
 
-def _parse(text: str) -> Any:
+def parse_value(text: str) -> Any:
     """Read a value as TOML where it is TOML, else as text; ``none`` is None, ``a,b`` an array."""
     if text.lower() == "none":
         return None

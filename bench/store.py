@@ -97,6 +97,16 @@ class Record:
         return self.folder / (BEST if evaluated.get("checkpoint") == "best" else WEIGHTS)
 
     @property
+    def code(self) -> str:
+        """Commit of the code that finished the record, or its release where it ran without a checkout."""
+        provenance = self.content.get("provenance", {})
+        code = provenance.get("code", {})
+        if code.get("commit"):
+            return f"{code['commit'][:12]}{', changed' if code.get('dirty') else ''}"
+        version = provenance.get("packages", {}).get("segmamba-bench")
+        return f"version {version}" if version else "unknown"
+
+    @property
     def end(self) -> tuple[str, str]:
         """Names the attempt that ended last: when the run began, and when it ended."""
         return str(self.content.get("started", "")), str(self.content.get("ended", ""))
@@ -200,6 +210,8 @@ class OpenRecord:
         return Record(self.folder, self.content)
 
     def _write(self, name: str, text: str) -> None:
+        if self.lease is not None:
+            self.lease.check()
         write_text(self.folder / name, text)
         self._files[name] = _identity(self.folder / name)
 
@@ -245,6 +257,7 @@ class Store:
             "job": job.to_dict(),
             "protocol_title": job.protocol.title,
             "protocol_description": job.protocol.description,
+            **({"tuned": list(job.protocol.tuned)} if job.protocol.tuned else {}),
             "status": "running",
         }
         content.pop("message", None)

@@ -32,6 +32,69 @@ Changes = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1; by default the GPU if there is one.")]
 
+JOBS, MACHINES = "How jobs run", "Where jobs run"
+
+Timeout = Annotated[
+    float,
+    typer.Option(
+        "--timeout", metavar="HOURS", min=0, help="End each job after that time; 0 for never.", rich_help_panel=JOBS
+    ),
+]
+CheckpointEvery = Annotated[
+    float,
+    typer.Option(
+        "--checkpoint-every", metavar="SECONDS", min=0, help="Time between checkpoints.", rich_help_panel=JOBS
+    ),
+]
+Workers = Annotated[
+    int, typer.Option("--workers", min=-1, help="Threads that cut patches; -1 chooses.", rich_help_panel=JOBS)
+]
+RayAddress = Annotated[
+    str,
+    typer.Option(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="Cluster to join; auto for the one on this machine.",
+        rich_help_panel=MACHINES,
+    ),
+]
+GpusPerJob = Annotated[
+    float,
+    typer.Option(
+        "--gpus-per-job",
+        metavar="N",
+        min=0.01,
+        help="Devices that share each batch of a job; below 1, with ray, a share of one.",
+        rich_help_panel=MACHINES,
+    ),
+]
+CpusPerJob = Annotated[
+    int,
+    typer.Option(
+        "--cpus-per-job", metavar="N", min=0, help="CPU cores, with ray; 0 chooses.", rich_help_panel=MACHINES
+    ),
+]
+RamGib = Annotated[
+    float,
+    typer.Option(
+        "--ram-gib",
+        metavar="N",
+        min=0,
+        help="Main memory set aside for a job, with ray; 0 chooses.",
+        rich_help_panel=MACHINES,
+    ),
+]
+Retries = Annotated[
+    int,
+    typer.Option(
+        "--retries",
+        metavar="N",
+        min=0,
+        help="How often a job goes on whose process or machine died, with ray.",
+        rich_help_panel=MACHINES,
+    ),
+]
+
 
 _SEEDS = 2**32  # numpy takes no larger seed
 

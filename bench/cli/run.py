@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from bench.cli.opening import open_datasets
 from bench.cli.options import (
+    JOBS,
+    MACHINES,
     Changes,
+    CheckpointEvery,
+    CpusPerJob,
     DataDir,
     Device,
     Fold,
+    GpusPerJob,
     Models,
+    RamGib,
+    RayAddress,
     Results,
+    Retries,
     Seeds,
+    Timeout,
+    Workers,
     parse_folds,
     parse_seeds,
     split_names,
 )
 from bench.store import DEFAULT_RESULTS
-
-if TYPE_CHECKING:
-    pass
-
-_JOBS, _MACHINES = "How jobs run", "Where jobs run"
 
 
 def run(
@@ -42,7 +48,8 @@ def run(
         typer.Option(
             "--protocol",
             metavar="NAME[,NAME…]",
-            help="See `bench protocols`; by default demo for phantoms, else paper. May be repeated.",
+            help="See `bench protocols`, or a file made by `bench tune`; by default demo for phantoms, else paper. "
+            "May be repeated.",
         ),
     ] = [],  # noqa: B006
     seed: Seeds = "0",
@@ -61,30 +68,13 @@ def run(
             metavar="N",
             min=0,
             help="Memory to train in, as --set train.memory_gib=N.",
-            rich_help_panel=_JOBS,
+            rich_help_panel=JOBS,
         ),
     ] = 0,
-    timeout: Annotated[
-        float,
-        typer.Option(
-            "--timeout",
-            metavar="HOURS",
-            min=0,
-            help="End each job after that time; 0 for never.",
-            rich_help_panel=_JOBS,
-        ),
-    ] = 0,
-    checkpoint_every: Annotated[
-        float,
-        typer.Option(
-            "--checkpoint-every", metavar="SECONDS", min=0, help="Time between checkpoints.", rich_help_panel=_JOBS
-        ),
-    ] = 600,
-    workers: Annotated[
-        int,
-        typer.Option("--workers", min=-1, help="Threads that cut patches; -1 chooses.", rich_help_panel=_JOBS),
-    ] = -1,
-    predictions: Annotated[bool, typer.Option(help="Keep the test cases' label maps.", rich_help_panel=_JOBS)] = True,
+    timeout: Timeout = 0,
+    checkpoint_every: CheckpointEvery = 600,
+    workers: Workers = -1,
+    predictions: Annotated[bool, typer.Option(help="Keep the test cases' label maps.", rich_help_panel=JOBS)] = True,
     device: Device = "",
     scheduler: Annotated[
         str,
@@ -92,54 +82,14 @@ def run(
             "--scheduler",
             metavar="NAME",
             help="ray, inline (one after another in this process), or auto: ray for several jobs on GPUs.",
-            rich_help_panel=_MACHINES,
+            rich_help_panel=MACHINES,
         ),
     ] = "auto",
-    ray_address: Annotated[
-        str,
-        typer.Option(
-            "--ray-address",
-            metavar="HOST:PORT",
-            help="Cluster to join; auto for the one on this machine.",
-            rich_help_panel=_MACHINES,
-        ),
-    ] = "",
-    gpus_per_job: Annotated[
-        float,
-        typer.Option(
-            "--gpus-per-job",
-            metavar="N",
-            min=0.01,
-            help="Devices that share each batch of a job; below 1, with ray, a share of one.",
-            rich_help_panel=_MACHINES,
-        ),
-    ] = 1,
-    cpus_per_job: Annotated[
-        int,
-        typer.Option(
-            "--cpus-per-job", metavar="N", min=0, help="CPU cores, with ray; 0 chooses.", rich_help_panel=_MACHINES
-        ),
-    ] = 0,
-    ram_gib: Annotated[
-        float,
-        typer.Option(
-            "--ram-gib",
-            metavar="N",
-            min=0,
-            help="Main memory set aside for a job, with ray; 0 chooses.",
-            rich_help_panel=_MACHINES,
-        ),
-    ] = 0,
-    retries: Annotated[
-        int,
-        typer.Option(
-            "--retries",
-            metavar="N",
-            min=0,
-            help="How often a job goes on whose process or machine died, with ray.",
-            rich_help_panel=_MACHINES,
-        ),
-    ] = 3,
+    ray_address: RayAddress = "",
+    gpus_per_job: GpusPerJob = 1,
+    cpus_per_job: CpusPerJob = 0,
+    ram_gib: RamGib = 0,
+    retries: Retries = 3,
 ) -> None:
     """Train networks on datasets and score them on their held-out cases.
 
@@ -166,6 +116,7 @@ def run(
     from bench.progress import ConsoleWatcher
     from bench.schedule.launch import Wishes
     from bench.store import Store, describe
+    from bench.tuned import names_file, read_tuned
 
     seeds, asked_folds = parse_seeds(seed), parse_folds(fold)
     cards = choose_datasets(split_names(dataset))
@@ -190,6 +141,8 @@ def run(
     store = Store(results)
     opened = open_datasets(list(cards), data_dir, watcher)
     plan = make_plan([GridCell(opened[name], found) for name, found in asked], seeds, store, asked_folds)
+    for file in filter(names_file, split_names(protocol)):
+        read_tuned(Path(file)).check_cases(plan.jobs)
     carrying = Carrying(
         scheduler=scheduler,
         ray_address=ray_address,
@@ -209,5 +162,5 @@ def run(
         typer.echo(describe(record) + (f": {message}" if message else ""))
     if stopped:
         raise typer.Exit(130)
-    if any(record.status != "complete" for record in records):
+    if len(records) < len(plan.jobs) or any(record.status != "complete" for record in records):
         raise typer.Exit(1)

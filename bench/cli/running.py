@@ -51,7 +51,10 @@ class Carrying:
 
         from bench.schedule.launch import choose_scheduler
 
-        here = self.device.partition(":")[0] or ("cuda" if torch.cuda.is_available() else "cpu")
+        here, _, number = self.device.partition(":")
+        if number and self.scheduler == "auto" and not self.ray_address:  # Ray would hand out another one
+            return "inline"
+        here = here or ("cuda" if torch.cuda.is_available() else "cpu")
         return choose_scheduler(self.scheduler, self.ray_address, here, jobs)
 
 
@@ -63,19 +66,20 @@ def carry_out(
     Returns:
         The records of those that ended, and whether somebody asked to stop.
     """
-    from bench.store import describe
+    from bench.store import UNFINISHED, describe
     from bench.sweep import forget_done
 
     for record in plan.done:
         watcher.say(f"already there: {describe(record)}")
+    records: list[Record] = []
+    stopped = False
     if not plan.jobs:
         watcher.say("nothing is left to run")
-        return [], False
-    if carrying.choice(len(plan.jobs)) == "ray":
+    elif carrying.choice(len(plan.jobs)) == "ray":
         records, stopped = _by_ray(plan.jobs, datasets, store, carrying, watcher)
     else:
         records, stopped = _here(plan.jobs, datasets, store, carrying, watcher)
-    forget_done(store.root, [record.key for record in store.records() if record.status == "complete"])
+    forget_done(store.root, [record.key for record in store.records() if record.status not in UNFINISHED])
     return records, stopped
 
 
@@ -88,12 +92,12 @@ def print_plan(plan: Plan, datasets: Mapping[str, Dataset], store: Store, carryi
     scheduler = carrying.choice(len(plan.jobs))
     typer.echo(f"scheduler: {scheduler}")
     if scheduler == "ray":
-        if _address(carrying):
-            with connected(_address(carrying)) as machines:
-                needs, _ = _needs(plan.jobs, machines, store, carrying)
+        if cluster_address(carrying):
+            with connected(cluster_address(carrying)) as machines:
+                needs, _ = needs_of(plan.jobs, machines, store, carrying)
         else:
-            machines = [_this_machine()]
-            needs, _ = _needs(plan.jobs, machines, store, carrying)
+            machines = [machine_here()]
+            needs, _ = needs_of(plan.jobs, machines, store, carrying)
         typer.echo("machines:" + "".join(f"\n  {machine}" for machine in machines))
         typer.echo(f"each job takes {needs}; {room(machines, needs)} run at the same time")
         ordered = longest_first(plan.jobs, store.records())
@@ -153,11 +157,11 @@ def _by_ray(
     from bench.schedule.launch import run_sweep, view_of
     from bench.schedule.settled import Settled
 
-    address = _address(carrying)
+    address = cluster_address(carrying)
     watcher.say(f"joining the cluster {address}" if address else "starting Ray on this machine")
     # Ray puts handlers of its own in place, so ours come after.
     with connected(address, gpus=torch.cuda.device_count()) as machines, stop_on_signal() as stop:
-        needs, device_type = _needs(jobs, machines, store, carrying)
+        needs, device_type = needs_of(jobs, machines, store, carrying)
         for machine in machines:
             watcher.say(f"  {machine}")
         watcher.say(
@@ -168,7 +172,7 @@ def _by_ray(
         settled = Settled(store, jobs)
 
         def order_of(job: Job) -> Order:
-            made = _order(job, datasets[job.dataset], store, carrying, device_type, needs)
+            made = make_order(job, datasets[job.dataset], store, carrying, device_type, needs)
             return replace(made, since=settled.before[job.key])
 
         records = run_sweep(
@@ -207,7 +211,8 @@ def _options(carrying: Carrying) -> RunOptions:
     )
 
 
-def _order(job: Job, dataset: Dataset, store: Store, carrying: Carrying, device_type: str, needs: Needs) -> Order:
+def make_order(job: Job, dataset: Dataset, store: Store, carrying: Carrying, device_type: str, needs: Needs) -> Order:
+    """The order of a job for a process of its own."""
     from bench.engine.order import Order
     from bench.schedule.launch import passed_on
 
@@ -231,14 +236,16 @@ def _order(job: Job, dataset: Dataset, store: Store, carrying: Carrying, device_
     )
 
 
-def _needs(jobs: Sequence[Job], machines: Sequence[Machine], store: Store, carrying: Carrying) -> tuple[Needs, str]:
+def needs_of(jobs: Sequence[Job], machines: Sequence[Machine], store: Store, carrying: Carrying) -> tuple[Needs, str]:
+    """What each job takes of a machine, and ``cpu`` or ``cuda``."""
     from bench.schedule.launch import choose_device_type, choose_needs
 
     device_type = choose_device_type(carrying.device, machines)
     return choose_needs(carrying.wishes, device_type, machines, jobs, store.records()), device_type
 
 
-def _this_machine() -> Machine:
+def machine_here() -> Machine:
+    """This machine, as a Ray that is started here would have it."""
     import torch
 
     from bench.schedule.cluster import this_machine
@@ -246,7 +253,8 @@ def _this_machine() -> Machine:
     return this_machine(torch.cuda.device_count())
 
 
-def _address(carrying: Carrying) -> str:
+def cluster_address(carrying: Carrying) -> str:
+    """Of the cluster that is to be joined; empty for none."""
     return carrying.ray_address or os.environ.get("RAY_ADDRESS", "")
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _REFRESH_S = 2.0
-_PLAIN_WIDTH = 240
+_PLAIN_WIDTH = 10_000
 
 
 def status(

@@ -32,6 +32,7 @@ from bench.engine.interrupt import Interrupted, StopRequest, TimedOut
 from bench.engine.memory import is_out_of_memory, peak, reset_peak
 from bench.engine.task import TrainingTask
 from bench.errors import BenchError
+from bench.live import RecordWatcher
 from bench.progress import ConsoleWatcher, SilentWatcher
 
 _ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -159,7 +160,7 @@ def _rank(task: TrainingTask, device_type: str, left_s: float | None, folder: st
     reset_peak(device)
     kind, message = "done", ""
     try:
-        watcher = ConsoleWatcher() if rank == 0 else SilentWatcher()
+        watcher = RecordWatcher(task.folder, ConsoleWatcher()) if rank == 0 else SilentWatcher()
         task.run(task.network(device), device, watcher, stop, chosen.append, Group(rank, size))
     except Interrupted:
         kind = "interrupted"

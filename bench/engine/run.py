@@ -240,7 +240,7 @@ def _describe_data(dataset: Dataset) -> dict[str, Any]:
 
 def _recipe_options(job: Job) -> list[str]:
     """Options of the network that the authors' recipe states, where it is followed."""
-    recipe = models.card(job.model).recipe_fields if job.protocol.author_of else None
+    recipe = models.card(job.model).recipe_fields if job.protocol.by_authors else None
     return [field.rpartition(".")[2] for field in recipe or {} if field.startswith("model_options.")]
 
 

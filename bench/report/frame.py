@@ -14,6 +14,7 @@ import pandas as pd
 from bench.errors import BenchError
 from bench.key import key_of
 from bench.metrics import apply_convention
+from bench.protocol import AUTHOR
 from bench.report.folds import Pool, fold_count, pool
 from bench.report.shown import Metric
 from bench.store import CASE_COLUMNS, Record
@@ -57,8 +58,8 @@ def group_records(records: Iterable[Record], *, allow_mixed: bool = False, conve
 
     Runs share one only if they agree in the files of the dataset, the split, the protocol, the convention for empty
     masks and the version of the code; the folds of a cross-validation are one split. Runs that each
-    followed their own authors' recipe share a table of their own. With ``allow_mixed`` all runs on one dataset share
-    one. A ``convention`` that is asked for holds for all.
+    followed their own authors' recipe share a table of their own, and so do those that one search has tuned. With
+    ``allow_mixed`` all runs on one dataset share one. A ``convention`` that is asked for holds for all.
 
     Predictions from elsewhere join every group with the same dataset, convention and references of the test cases.
     Where there is none they form a group of their own.
@@ -272,9 +273,9 @@ def _key(record: Record, convention: str) -> dict[str, Any]:
     if convention:
         evaluate.pop("convention")
     folds = fold_count(record)
-    if protocol.get("author_of"):  # recipes differ; how they are tested must not
+    if protocol.get("author_of"):  # recipes differ; how they are tested must not, nor how they were tuned
         dealt = {"split": protocol["split"]} if folds else {}
-        protocol = {"author": True, "infer": protocol["infer"], **dealt}
+        protocol = {"author": protocol_title(record, convention), "infer": protocol["infer"], **dealt}
     return {
         "dataset": job["dataset"],
         "files": [job["data_fingerprint"], job.get("card_sha256")],
@@ -286,12 +287,7 @@ def _key(record: Record, convention: str) -> dict[str, Any]:
 
 def code_version(record: Record) -> str:
     """Commit of the code that finished a record, or its release where it ran without a checkout."""
-    provenance = record.content.get("provenance", {})
-    code = provenance.get("code", {})
-    if code.get("commit"):
-        return f"{code['commit'][:12]}{', changed' if code.get('dirty') else ''}"
-    version = provenance.get("packages", {}).get("segmamba-bench")
-    return f"version {version}" if version else "unknown"
+    return record.code
 
 
 def _facets(record: Record, convention: str) -> dict[str, str]:
@@ -311,10 +307,12 @@ def _facets(record: Record, convention: str) -> dict[str, str]:
 def protocol_title(record: Record, convention: str = "") -> str:
     """As tables print it; a ``convention`` that was asked for takes the place of the protocol's own.
 
-    Of authors' recipes, which differ in any case, each row tells its own changes.
+    Of authors' recipes, which differ in any case, each row tells its own changes. Networks that a search has tuned
+    share all but the fields that it searched.
     """
-    if record.content["job"]["protocol"].get("author_of"):
-        return "author"
+    protocol = record.content["job"]["protocol"]
+    if protocol.get("author_of") and protocol["name"] == AUTHOR:
+        return AUTHOR
     title = str(record.content["protocol_title"])
     if convention:
         title = re.sub(r"evaluate\.convention=\w+(, )?", "", title).replace(", )", ")").replace(" ()", "")

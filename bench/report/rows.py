@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.protocol import show
 from bench.report.costs import Costs, network_key
 from bench.report.folds import Pool, folds_text
 from bench.report.frame import AVERAGE, Group, cross_validated, plain, pools
@@ -128,7 +129,9 @@ def _remarks(record: Record, unfinished: Sequence[Record]) -> list[str]:
     if changed := _unlike_published(record):
         remarks.append(f"not as published: {'; '.join(changed)}")
     job = record.content["job"]
-    if job.get("protocol", {}).get("author_of"):
+    if tuned := record.content.get("tuned"):
+        remarks.append(f"tuned on validation cases: {_tuned(job, tuned)}; {_recipe(job['protocol'])}")
+    elif job.get("protocol", {}).get("author_of"):
         changes = record.content["protocol_title"].removeprefix(job["protocol"]["name"]).strip()
         remarks.append(f"recipe of its authors{' changed ' + changes if changes else ''}: {_recipe(job['protocol'])}")
     if record.kind == "external":
@@ -163,6 +166,16 @@ def _unlike_published(record: Record) -> list[str]:
         and not (option == "deep_supervision" and value == deep)
         and option not in record.content.get("recipe_options", ())
     ]
+
+
+def _tuned(job: Mapping[str, Any], fields: Sequence[str]) -> str:
+    values = []
+    for field in fields:
+        section, _, name = field.partition(".")
+        options = section == "model_options"
+        value = job["model_options"][name.partition(".")[2]] if options else job["protocol"][section][name]
+        values.append(f"{field} {show(value)}")
+    return ", ".join(values)
 
 
 def _recipe(protocol: Mapping[str, Any]) -> str:

@@ -203,7 +203,7 @@ def _tasks(
                 order=pickle.dumps(order),
                 output=store.root.resolve() / job.key / "output.txt",
                 needs=needs,
-                limit_s=None if order.timeout_s is None else order.timeout_s + max(_OVERTIME_S, 0.1 * order.timeout_s),
+                limit_s=limit_of(order),
                 after=(name,),
             )
         )
@@ -291,6 +291,14 @@ def _memory(device_type: str, jobs: Sequence[Job], records: Sequence[Record]) ->
     return max([_MARGIN * peak for peak in peaks], default=0.0) or _USUAL_BYTES[device_type]
 
 
+def limit_of(order: Order) -> float | None:
+    """Seconds after which the process of an order with a time limit is killed: it had time enough to save its state."""
+    return None if order.timeout_s is None else order.timeout_s + max(_OVERTIME_S, 0.1 * order.timeout_s)
+
+
 def passed_on() -> dict[str, str]:
     """Variables of this process that say where data and caches lie."""
-    return {name: value for name, value in os.environ.items() if name.startswith("BENCH_")}
+    found = {name: value for name, value in os.environ.items() if name.startswith("BENCH_")}
+    # Elsewhere a relative folder would be another one.
+    absolute = {name: str(Path(value).expanduser().resolve()) for name, value in found.items() if name.endswith("_DIR")}
+    return found | {name: path for name, path in absolute.items() if found[name]}

@@ -9,12 +9,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from bench.engine.order import ANSWER, ORDER
+from bench.errors import BenchError
+from bench.lease import take
 
 _PROGRAM = "bench.engine.process"
 _POLL_S = 0.5
@@ -35,7 +38,9 @@ class Ending:
     message: str = ""
 
 
-def carry_out(order: bytes, output: Path, limit_s: float | None = None) -> Ending:
+def carry_out(
+    order: bytes, output: Path, limit_s: float | None = None, asked: Callable[[], bool] = lambda: False
+) -> Ending:
     """Have an order carried out by a process of its own, and wait for its end.
 
     A KeyboardInterrupt, such as Ray raises where a task is cancelled, asks the process to save its state and stop; a
@@ -45,12 +50,13 @@ def carry_out(order: bytes, output: Path, limit_s: float | None = None) -> Endin
         order: a pickled `bench.engine.order.Order`.
         output: file to which standard output and error are appended.
         limit_s: time after which a process that does not end by itself is killed; None for never.
+        asked: whether somebody asks for what a KeyboardInterrupt does, which reaches the main thread only.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-job-") as folder, output.open("ab") as file:
         (Path(folder) / ORDER).write_bytes(order)
         process = subprocess.Popen(
-            [sys.executable, "-u", "-m", _PROGRAM, folder],
+            [sys.executable, "-P", "-u", "-m", _PROGRAM, folder],  # folders here may be called as our packages are
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -58,22 +64,24 @@ def carry_out(order: bytes, output: Path, limit_s: float | None = None) -> Endin
         )
         assert process.stdin is not None
         try:
-            overdue = _attend(process, limit_s)
+            overdue = _attend(process, limit_s, asked)
         finally:
             with suppress(OSError):
                 process.stdin.close()
         _kill(process)  # what is left of its group
         if overdue:
+            _give_back(output.parent)
             return Ending("overdue", f"killed, since it had not ended after {limit_s:g} s")
         try:
             return Ending(**json.loads((Path(folder) / ANSWER).read_text()))
         except (OSError, ValueError, TypeError):
+            _give_back(output.parent)
             return Ending("died", f"its process {_described(process.returncode)}{_tail(output)}")
 
 
-def _attend(process: subprocess.Popen[bytes], limit_s: float | None) -> bool:
+def _attend(process: subprocess.Popen[bytes], limit_s: float | None, asked: Callable[[], bool]) -> bool:
     """Wait for the end; returns whether time ran out."""
-    begun, asked, overdue = time.monotonic(), 0, False
+    begun, interrupts, overdue = time.monotonic(), 0, False
     while True:
         try:
             process.wait(_POLL_S)
@@ -82,12 +90,23 @@ def _attend(process: subprocess.Popen[bytes], limit_s: float | None) -> bool:
             if limit_s is not None and time.monotonic() - begun > limit_s:
                 overdue = True
                 _kill(process)
+            elif not interrupts and asked():
+                interrupts = 1
+                _signal(process, signal.SIGINT)
         except KeyboardInterrupt:
-            asked += 1
-            if asked == 1:
+            interrupts += 1
+            if interrupts == 1:
                 _signal(process, signal.SIGINT)
             else:
                 _kill(process)
+
+
+def _give_back(folder: Path) -> None:
+    """A dead process's lease, which other machines would wait for."""
+    with suppress(BenchError):
+        lease = take(folder)
+        if lease is not None:
+            lease.release()
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

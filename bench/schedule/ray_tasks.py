@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -116,7 +117,9 @@ def run_on_ray(tasks: Sequence[Task], desk: Desk, *, retries: int, stopped: Call
             if time.monotonic() - fitted > _FIT_POLL_S:
                 fitted = time.monotonic()
                 _look_at_machines(state, desk)
-            desk.show([task.key for task in (*state.waiting, *state.held)], [t.key for t in state.submitted.values()])
+            with suppress(OSError):  # of a file system that is away for a while
+                waiting = [task.key for task in (*state.waiting, *state.held)]
+                desk.show(waiting, [task.key for task in state.submitted.values()])
     except KeyboardInterrupt:
         for reference in state.submitted:
             ray.cancel(reference, force=False)
@@ -185,6 +188,8 @@ def _close(state: _State, task: Task, ending: Ending | None, desk: Desk, retries
             state.ended.add(task.key)
             return
         message = "it was told to stop, though not by this command"
+    if ending.kind == "refused" and stopping:  # a preparation, which has no record to say so
+        return
     if ending.kind == "refused":
         _fail(state, task, "failed", message, desk)
     elif ending.kind == "overdue":

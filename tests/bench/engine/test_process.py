@@ -301,7 +301,6 @@ def test_an_order_that_cannot_be_read_is_a_death_with_the_last_line_printed(
     assert started
 
 
-@pytest.mark.xfail(reason="python -m looks into the current folder first; -P would not", strict=True)
 def test_folders_called_as_ours_where_it_is_begun_disturb_nothing(
     order: Callable[..., Order],
     started: list[subprocess.Popen[bytes]],

@@ -1,0 +1,1 @@
+"""Searches of settings: what is tried, which trainings that makes, what came of them."""
