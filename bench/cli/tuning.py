@@ -202,17 +202,21 @@ def _described(search: Search) -> Iterator[str]:
     wanted, split = search.wanted, search.split
     models = len(wanted.models)
     yield (
-        f"{models} network{'s' if models > 1 else ''}, {wanted.trials} settings each, at most {search.steps:,} steps a "
+        f"{models} network{'s' if models != 1 else ''}, {wanted.trials} settings each, at most {search.steps:,} steps a "
         f"setting: at most {models * wanted.trials * search.steps:,} steps in all"
     )
     yield f"searched: {', '.join(map(str, wanted.space))}; seed {wanted.seed}"
     yield (
-        f"on {search.dataset}: {len(split.train)} training cases, compared on {len(split.validation)} validation "
-        f"cases; the {len(split.test)} test cases are left alone"
+        f"on {search.dataset}: {_cases(len(split.train), 'training')}, compared on "
+        f"{_cases(len(split.validation), 'validation')}; the {_cases(len(split.test), 'test')} left alone"
     )
     rungs = ", ".join(map(str, search.rungs))
     stops = f"the worse half stops after {rungs} steps" if rungs else "none stops early"
     yield f"validated {len(search.points)} times; {stops}, the protocol's own setting never"
+
+
+def _cases(count: int, part: str) -> str:
+    return f"{count} {part} case{'s' if count != 1 else ''}"
 
 
 def _placed(machines: Sequence[Machine], needs: Needs) -> Iterator[str]:

@@ -60,7 +60,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tune: Bench, tmp_path: Pat
     for words in (
         "2 networks, 3 settings each, at most 16 steps a setting: at most 96 steps in all",
         "train.learning_rate=around:10, train.weight_decay=loguniform:1e-6:1e-2; seed 0",
-        "7 training cases, compared on 1 validation cases; the 2 test cases are left alone",
+        "7 training cases, compared on 1 validation case; the 2 test cases left alone",
         "validated 8 times; the worse half stops after 2, 4, 8 steps",
         "0  waiting  train.learning_rate=0.02, train.weight_decay=1e-05 (the protocol's own)",
     ):
