@@ -202,8 +202,8 @@ def _described(search: Search) -> Iterator[str]:
     wanted, split = search.wanted, search.split
     models = len(wanted.models)
     yield (
-        f"{models} network{'s' if models != 1 else ''}, {wanted.trials} settings each, at most {search.steps:,} steps a "
-        f"setting: at most {models * wanted.trials * search.steps:,} steps in all"
+        f"{models} network{'s' if models != 1 else ''}, {wanted.trials} settings each, at most {search.steps:,} steps "
+        f"a setting: at most {models * wanted.trials * search.steps:,} steps in all"
     )
     yield f"searched: {', '.join(map(str, wanted.space))}; seed {wanted.seed}"
     yield (
