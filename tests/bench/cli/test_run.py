@@ -321,3 +321,17 @@ def test_deep_supervision_trains(tiny_run: Bench, tmp_path: Path) -> None:
     record = next(r for r in Store(tmp_path / "deep").records() if r.content["job"]["model"] == "mednext_s")
     assert record.content["job"]["model_options"]["deep_supervision"] is True
     assert pd.read_csv(record.folder / "history.csv")["loss"].notna().all()
+
+
+def test_a_sweep_that_stopped_early_is_forgotten_once_nothing_is_left_of_it(
+    tiny_run: Bench, bench: Bench, tmp_path: Path
+) -> None:
+    results = tmp_path / "results"
+    assert tiny_run().status == 0
+    left = results / "sweeps" / "20260101T000000-abcdef"
+    left.mkdir(parents=True)
+    job = {"key": _record(tmp_path).key, "model": "segresnet", "dataset": "phantom", "protocol": "demo", "seed": 0}
+    (left / "sweep.json").write_text(json.dumps({"command": "bench run", "jobs": [job]}))
+    assert "stopped early" in bench("status", "--results", results).out
+    assert tiny_run().status == 0
+    assert "stopped early" not in bench("status", "--results", results).out

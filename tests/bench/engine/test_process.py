@@ -146,7 +146,10 @@ def test_what_a_killed_process_began_another_ends(
     ending = _carry_out(asked)
     assert ending.kind == "died"
     assert "was killed by SIGKILL (the system kills so where its memory runs out)" in ending.message
-    assert _record(asked).status == "interrupted"  # type: ignore[union-attr]
+    dead = _record(asked)
+    assert dead
+    assert dead.status == "interrupted"
+    assert newest(dead.folder).released, "for it: other machines would wait a minute"  # type: ignore[union-attr]
     assert _carry_out(asked) == Ending("done")
     record = _record(asked)
     assert record
