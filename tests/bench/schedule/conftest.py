@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sweeping import FakeCluster, Sweeps
+from sweeping import FakeCluster, Sweeps, environment_with, install_shaky
 
 from data.phantom import write_dataset
 
@@ -28,26 +26,14 @@ def small_phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds `shaky` as an installed distribution."""
     folder = tmp_path_factory.mktemp("plugin")
-    shutil.copy(Path(__file__).parent / "support" / "shaky.py", folder / "shaky.py")
-    info = folder / "shaky-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shaky\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[segmamba_bench.models]\nshaky = shaky:shaky\n")
+    install_shaky(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def environment(plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """In which the network is known, on one core, with a cache of the tests' own."""
-    return {
-        **os.environ,
-        "PYTHONPATH": str(plugin),
-        "BENCH_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
-        "OMP_NUM_THREADS": "1",
-        "SHAKY_PAUSE_S": "0.1",
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
+    return environment_with(plugin, tmp_path_factory.mktemp("cache"), pause_s=0.1)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +22,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "support")]
 
 import torch  # noqa: E402
-from sweeping import Sweeps, process_of, trainings  # noqa: E402
+from sweeping import Sweeps, environment_with, install_shaky, process_of, trainings  # noqa: E402
 
 from bench.store import WEIGHTS, Store  # noqa: E402
 from data.phantom import write_dataset  # noqa: E402
@@ -48,19 +47,8 @@ def main(minutes: float, folder: Path, seed: int = 0) -> int:
     draw = random.Random(seed)
     folder.mkdir(parents=True)
     write_dataset(folder / "phantoms", cases=6, size=32, seed=1)
-    plugin = folder / "plugin"
-    (plugin / "shaky-1.0.dist-info").mkdir(parents=True)
-    shutil.copy(HERE / "support" / "shaky.py", plugin)
-    (plugin / "shaky-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: shaky\nVersion: 1.0\n")
-    (plugin / "shaky-1.0.dist-info" / "entry_points.txt").write_text("[segmamba_bench.models]\nshaky = shaky:shaky\n")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(plugin),
-        "BENCH_CACHE_DIR": str(folder / "cache"),
-        "OMP_NUM_THREADS": "1",
-        "RAY_AUTH_MODE": "disabled",
-        "SHAKY_PAUSE_S": "0.3",
-    }
+    install_shaky(folder / "plugin")
+    environment = environment_with(folder / "plugin", folder / "cache", pause_s=0.3)
     cluster = subprocess.Popen(
         [sys.executable, "-c", _CLUSTER],
         env=environment,

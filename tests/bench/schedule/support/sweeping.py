@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -77,6 +79,27 @@ class Sweeps:
     def running(self, steps: int = 1) -> list[Record]:
         """Those that train, and have for so many steps."""
         return [r for r in self.records().values() if r.status == "running" and self.steps(r) >= steps]
+
+
+def install_shaky(folder: Path) -> None:
+    """Lay the network of these tests out as an installed distribution."""
+    info = folder / "shaky-1.0.dist-info"
+    info.mkdir(parents=True)
+    shutil.copy(Path(__file__).with_name("shaky.py"), folder)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shaky\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[segmamba_bench.models]\nshaky = shaky:shaky\n")
+
+
+def environment_with(plugin: Path, cache: Path, pause_s: float) -> dict[str, str]:
+    """In which the network is known and its steps take so much longer, on one core, with a cache of its own."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(plugin),
+        "BENCH_CACHE_DIR": str(cache),
+        "OMP_NUM_THREADS": "1",
+        "RAY_AUTH_MODE": "disabled",
+        "SHAKY_PAUSE_S": str(pause_s),
+    }
 
 
 def process_of(record: Record) -> int:
