@@ -30,7 +30,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.atomic import write_text
+from bench.atomic import atomic_file, write_text
 from bench.errors import BenchError
 from bench.key import key_of
 from bench.lease import Lease, Watch, looks_alive, take
@@ -99,12 +99,7 @@ class Record:
     @property
     def code(self) -> str:
         """Commit of the code that finished the record, or its release where it ran without a checkout."""
-        provenance = self.content.get("provenance", {})
-        code = provenance.get("code", {})
-        if code.get("commit"):
-            return f"{code['commit'][:12]}{', changed' if code.get('dirty') else ''}"
-        version = provenance.get("packages", {}).get("segmamba-bench")
-        return f"version {version}" if version else "unknown"
+        return code_name(self.content.get("provenance", {}))
 
     @property
     def end(self) -> tuple[str, str]:
@@ -173,6 +168,12 @@ class OpenRecord:
     def write_history(self, rows: Sequence[Mapping[str, float | None]]) -> None:
         """Write one line per epoch; what a row has no value for stays empty."""
         self._write("history.csv", _csv(list(dict.fromkeys(name for row in rows for name in row)), rows))
+
+    def attach(self, name: str, content: bytes) -> None:
+        """Write a file that belongs to the record."""
+        with atomic_file(self.folder / name) as file:
+            file.write(content)
+        self._files[name] = _identity(self.folder / name)
 
     def begin_predictions(self, weights_file: str = WEIGHTS) -> None:
         """Forget label maps that other weights than those in the record's file made."""
@@ -298,6 +299,11 @@ class Store:
         """All records, by key. A damaged one is among them and says why."""
         return [self._read(folder) for folder in self._folders()]
 
+    def open_profile(self, job: Mapping[str, Any], **facts: Any) -> OpenRecord:
+        """Begin the record of a measurement, whose key is the hash of ``job``; nothing is written before it ends."""
+        content = {"schema": SCHEMA, "key": key_of(job), "kind": "profile", "job": dict(job), "started": now(), **facts}
+        return OpenRecord(self.root / content["key"], content)
+
     def get(self, key: str) -> Record | None:
         """The record with this key, or None."""
         folder = self.root / key
@@ -382,6 +388,15 @@ def _malformed(content: Any) -> str | None:
         return "files"
     optional = {"default_options": dict, "untrained": dict, "data": dict, "predictions": dict}
     return next((name for name, kind in optional.items() if not isinstance(content.get(name, {}), kind)), None)
+
+
+def code_name(provenance: Mapping[str, Any]) -> str:
+    """Commit of the code that a provenance states, or its release where it ran without a checkout."""
+    code = provenance.get("code", {})
+    if code.get("commit"):
+        return f"{code['commit'][:12]}{', changed' if code.get('dirty') else ''}"
+    version = provenance.get("packages", {}).get("segmamba-bench")
+    return f"version {version}" if version else "unknown"
 
 
 def describe(record: Record) -> str:

@@ -27,7 +27,8 @@ from models.card import ModelCard
 from models.errors import ModelError
 from models.published import Published
 from models.request import check_channels, check_options, is_option_default, unknown
-from models.size import SizeGuard, check_size
+from models.size import Size, SizeGuard, check_size
+from models.size import nearest_size as nearest_of_card
 
 if TYPE_CHECKING:
     from torch import nn
@@ -112,6 +113,20 @@ def create(
         network.register_forward_pre_hook(SizeGuard(name, size))
     cast(Any, network).registered_name = name  # by which `load_published` knows the names in its authors' files
     return network
+
+
+def nearest_size(name: str, image_size: int | Sequence[int], options: Mapping[str, object]) -> Size:
+    """The size that the network `name` takes nearest to the given one, see `models.size.nearest_size`.
+
+    Args:
+        name: one of `names()`.
+        image_size: in voxels: one integer for cubes, or three (D, H, W).
+        options: the network's own options, of which the others have their defaults.
+
+    Raises:
+        ModelError: there is no such network or option, or it is no size.
+    """
+    return nearest_of_card(card(name), image_size, resolve_options(name, options))
 
 
 def published(name: str) -> Published:

@@ -43,6 +43,24 @@ def check_size(card: ModelCard, image_size: object, options: Mapping[str, object
     )
 
 
+def nearest_size(card: ModelCard, image_size: object, options: Mapping[str, object]) -> Size:
+    """The size itself where a network takes it, else the nearest that it takes, upwards where two are as near.
+
+    Args:
+        card: of the network.
+        image_size: one integer or three (D, H, W), in voxels.
+        options: all options that the network will be built with.
+
+    Raises:
+        ModelError: it is no size.
+    """
+    size = _as_triple(card.name, image_size)
+    volume = card.volume_multiple(options)
+    above, below = _nearest(card, size, volume, up=True), _nearest(card, size, volume, up=False)
+    found = [candidate for candidate in (above, below) if candidate is not None]
+    return min(found, key=lambda candidate: sum(abs(a - b) for a, b in zip(candidate, size, strict=True)))
+
+
 class SizeGuard:
     """A forward pre-hook that refuses images of another size than a network was built for.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -35,6 +35,7 @@ class Step:
         optimiser: moves the weights.
         scaler: scales the loss under fp16.
         outputs: how many logits the network returned in the last pass, 1 without deep supervision; 0 before the first.
+        on_phase: told at the end of each ``forward``, ``backward`` and ``optimiser``, with the device still at work.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Step:
         self.optimiser = make_optimiser(model.parameters(), fields)
         self.scaler = torch.amp.GradScaler(device.type, enabled=fields.precision == "fp16")
         self.outputs = 0
+        self.on_phase: Callable[[str], None] = _ignore
         self._model = model
         self._fields = fields
         self._execution = execution
@@ -77,6 +79,7 @@ class Step:
             nn.utils.clip_grad_norm_(self._model.parameters(), self._fields.clip_norm)
         self.scaler.step(self.optimiser)
         self.scaler.update()
+        self.on_phase("optimiser")
         return float(loss)
 
     def accumulate(self, batch: Batch) -> Tensor:
@@ -94,8 +97,10 @@ class Step:
                     loss = self._loss(logits, label) * (len(image) / len(batch.image))
                     # Autocast ends before the backward pass, which follows the types of the forward one.
                     scaled = self.scaler.scale(loss)
+                self.on_phase("forward")
                 with arithmetic("tf32" if self._fields.precision != "fp32" else "fp32", self._device):
                     scaled.backward()
+                self.on_phase("backward")
             total += loss.detach()
         return total
 
@@ -104,6 +109,10 @@ class Step:
         for start in range(0, len(batch.image), size):
             image = batch.image[start : start + size].contiguous(memory_format=self._layout)
             yield image, batch.label[start : start + size]
+
+
+def _ignore(_phase: str) -> None:
+    """Nobody asks how long a phase takes."""
 
 
 def check_logits(logits: Any, image: Tensor, model: nn.Module) -> None:

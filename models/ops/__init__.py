@@ -1,5 +1,5 @@
 """Operations that networks share and that have more than one implementation."""
 
-from models.ops.scan import backends, resolve_backend, selective_scan
+from models.ops.scan import backends, resolve_backend, selective_scan, set_default_backend
 
-__all__ = ["backends", "resolve_backend", "selective_scan"]
+__all__ = ["backends", "resolve_backend", "selective_scan", "set_default_backend"]

@@ -24,6 +24,7 @@ _BACKENDS: Mapping[str, Backend] = {
     "reference": reference.selective_scan,
     "torch": torch_scan.selective_scan,
 }
+_chosen: str | None = None
 
 
 def backends() -> tuple[str, ...]:
@@ -31,8 +32,18 @@ def backends() -> tuple[str, ...]:
     return tuple(_BACKENDS)
 
 
+def set_default_backend(name: str | None) -> None:
+    """Let this process scan with a backend wherever none is named; None for the best for each device.
+
+    Raises:
+        ModelError: there is no backend of this name.
+    """
+    global _chosen
+    _chosen = None if name is None else _known(name)
+
+
 def resolve_backend(name: str | None, tensor: Tensor) -> str:
-    """The backend that scans `tensor`: the named one, or the best for its device where `name` is None.
+    """The backend that scans `tensor`: the named one, else this process's default, else the best for its device.
 
     Raises:
         ModelError: there is no backend of this name, or `tensor` is not floating point.
@@ -40,7 +51,11 @@ def resolve_backend(name: str | None, tensor: Tensor) -> str:
     if not tensor.is_floating_point():
         raise ModelError(f"selective_scan: u must be floating point; got {tensor.dtype}.")
     if name is None:
-        return "torch"
+        return _chosen or "torch"
+    return _known(name)
+
+
+def _known(name: str) -> str:
     if name not in _BACKENDS:
         raise unknown("selective_scan: backend", name, _BACKENDS, f"There are: {', '.join(_BACKENDS)}.")
     return name
