@@ -1,9 +1,9 @@
 """Networks for 3D medical image segmentation under one interface.
 
-`create` builds one, `names` lists them, `nearest_size` says which image size one takes, `card` gives the facts about one, `options` what can be set on it,
-`resolve_options` what is set in the end, `register` adds one, `load_published` fills one with weights from its authors'
-code. `SEGMAMBA_TABLE_1` names those that the SegMamba paper compares. Nothing heavy is imported before a network is
-built.
+`create` builds one, `names` lists them, `card` gives the facts about one, `nearest_size` which image size it takes,
+`options` what can be set on it, `resolve_options` what is set in the end, `register` adds one, `load_published` fills
+one with weights from its authors' code. `SEGMAMBA_TABLE_1` names those that the SegMamba paper compares. Nothing heavy
+is imported before a network is built.
 """
 
 from models.loading import load_published
