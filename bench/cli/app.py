@@ -8,7 +8,7 @@ import typer
 
 from bench import __version__
 from bench.cli import data as data_verbs
-from bench.cli import evaluate, listing, predict, protocols, report, run, status, table, tune, verify
+from bench.cli import evaluate, listing, predict, profile, protocols, report, run, status, table, tune, verify
 from bench.errors import BenchError
 from data.errors import DataError
 from models.errors import ModelError
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("tune")(tune.tune)
 app.command("status")(status.status)
+app.command("profile")(profile.profile)
 app.command("table")(table.table)
 app.command("models")(listing.list_models)
 app.command("datasets")(listing.list_datasets)

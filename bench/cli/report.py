@@ -44,7 +44,8 @@ def report(
 ) -> None:
     """Write the report: one HTML page that works offline, and Markdown with its figures.
 
-    Tables with their statistics, figures, every case with slices, protocol, provenance, and what `bench verify` finds.
+    Tables with their statistics, figures, every case with slices, protocol, provenance, and what `bench verify` finds;
+    what was measured of networks by `bench profile`.
     """
     from bench.progress import ConsoleWatcher
     from bench.report.select import Request, select
@@ -64,11 +65,12 @@ def report(
             published=published,
             allow_mixed=allow_mixed,
             folds=parse_folds(fold) if fold else [],
+            profiles_alone=True,
         )
     )
     sys.stderr.write("".join(f"{line}\n" for line in found.told))
     watcher = ConsoleWatcher()
     with watcher.bar("verifying", len(found.records)) as bar:
         findings = verify(found.records, bar.advance)
-    for path in write_report(found.tables, findings, output, title, pictures, watcher):
+    for path in write_report(found.tables, findings, output, title, pictures, watcher, found.profiles):
         typer.echo(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,26 +14,34 @@ from torch.utils._pytree import tree_leaves
 
 
 @contextmanager
-def peak_tensor_bytes(device: torch.device) -> Iterator[Callable[[], int]]:
+def peak_tensor_bytes(device: torch.device, limit: float = math.inf) -> Iterator[Callable[[], int]]:
     """Measure the most bytes that tensors took at once; the value is a function that tells.
 
     On a GPU the allocator knows, and what was there before counts. On a CPU every tensor that comes out of an operation
     inside the block is followed until it is freed; what was there before does not count.
+
+    Args:
+        device: where the tensors are.
+        limit: bytes beyond which, on a CPU, the operation that takes them fails.
+
+    Raises:
+        MemoryError: more than ``limit`` bytes were taken.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         yield lambda: torch.cuda.max_memory_allocated(device)
         return
-    with _Follow() as follow:
+    with _Follow(limit) as follow:
         yield lambda: follow.peak
 
 
 class _Follow(TorchDispatchMode):
     """Counts the storages that operations make, until each is freed."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: float) -> None:
         super().__init__()
+        self._limit = limit
         self.now = self.peak = 0
         self._known: set[int] = set()
 
@@ -50,6 +59,8 @@ class _Follow(TorchDispatchMode):
         self.now += size
         self.peak = max(self.peak, self.now)
         weakref.finalize(storage, self._free, key, size)
+        if self.now > self._limit:
+            raise MemoryError(f"tensors take {self.now} bytes; {self._limit:.0f} are allowed")
 
     def _free(self, key: int, size: int) -> None:
         self._known.discard(key)

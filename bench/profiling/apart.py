@@ -16,18 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from bench.profiling.order import ANSWER, NEWS, Answer, Order
+from bench.errors import BenchError
+from bench.profiling.order import ANSWER, ENDED, NEWS, OUTPUT, STARTED, Answer, Order
 
 _PROGRAM = "bench.profiling.process"
 _POLL_S = 0.1
 _GRACE_S = 5.0
+# A process that forks others has imported everything by then.
+_START_LIMIT_S = 300.0
 _TAIL_BYTES = 2000
-# With fewer the process that stands by would take a core from the one that measures.
-_CORES_TO_STAND_BY = 4
-
-
-def _ignore(_what: str) -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -43,50 +40,35 @@ class Outcome:
     files: dict[str, bytes]
 
 
-class _Process:
-    """One that has begun to import what it needs, and waits for its order."""
-
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="bench-profile-"))
-        self.output = (self.folder / "output.txt").open("wb")
-        self.popen = subprocess.Popen(
-            [sys.executable, "-P", "-u", "-m", _PROGRAM, str(self.folder)],  # folders here may be called as ours are
-            stdin=subprocess.PIPE,
-            stdout=self.output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    def send(self, order: Order) -> None:
-        """Hand it its order."""
-        assert self.popen.stdin is not None
-        with suppress(OSError):  # of one that died meanwhile, which its end tells
-            self.popen.stdin.write(order.to_json().encode() + b"\n")
-            self.popen.stdin.flush()
-
-    def close(self) -> None:
-        """End it, and all that it started."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.popen.pid, signal.SIGKILL)
-        self.popen.wait()
-        assert self.popen.stdin is not None
-        with suppress(OSError):
-            self.popen.stdin.close()
-        self.output.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+def ignore(_what: str) -> None:
+    """Nobody asks what a process is at."""
 
 
 class Apart:
     """Carries orders out, one after the other, each in a fresh process.
 
-    Args:
-        stand_by: whether the next process starts while one measures. It saves the seconds of its imports, which on a
-            GPU are most of a measurement; on a CPU they would disturb it.
+    One process imports what all need and does nothing else; each order is a fork of it, which saves the seconds of the
+    imports, and begins without a GPU context, kernels that were chosen, or memory that was asked for.
     """
 
-    def __init__(self, stand_by: bool = False) -> None:
-        self.stand_by = stand_by and (os.cpu_count() or 1) >= _CORES_TO_STAND_BY
-        self._next: _Process | None = None
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="bench-profile-"))
+        self._count = 0
+        with (self._folder / OUTPUT).open("wb") as output:
+            self._parent = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-P",
+                    "-u",
+                    "-m",
+                    _PROGRAM,
+                    str(self._folder),
+                ],  # folders here may be called as our packages are
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def __enter__(self) -> Apart:
         return self
@@ -94,60 +76,88 @@ class Apart:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._next is not None:
-            self._next.close()
-            self._next = None
+        _kill(self._parent.pid)
+        self._parent.wait()
+        assert self._parent.stdin is not None
+        with suppress(OSError):
+            self._parent.stdin.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
-    def carry_out(self, order: Order, on_news: Callable[[str], None] = _ignore, more: bool = False) -> Outcome:
+    def carry_out(self, order: Order, on_news: Callable[[str], None] = ignore) -> Outcome:
         """Have one order carried out.
 
         Args:
             order: what to measure. The process is killed once its limit, and a little, is over.
             on_news: told now and then what the process is at.
-            more: whether another order will follow.
+
+        Raises:
+            BenchError: no process could be started.
         """
-        process, self._next = self._next or _Process(), None
+        self._count += 1
+        folder = self._folder / str(self._count)
+        folder.mkdir()
+        pid = self._start(order, folder)
         try:
-            process.send(order)
-            if more and self.stand_by:
-                self._next = _Process()
-            return _attend(process, order.limit_s, on_news)
+            return _attend(pid, folder, order.limit_s, on_news)
         finally:
-            process.close()
+            _kill(pid)
+            self._wait(folder / ENDED)
+
+    def _start(self, order: Order, folder: Path) -> int:
+        """Number of the process that has begun."""
+        assert self._parent.stdin is not None
+        with suppress(OSError):  # of one that died, which shows below
+            self._parent.stdin.write(json.dumps([str(folder), order.to_json()]).encode() + b"\n")
+            self._parent.stdin.flush()
+        if not self._wait(folder / STARTED):
+            raise BenchError(f"PyTorch and the networks could not be loaded{tail(self._folder / OUTPUT)}")
+        return int((folder / STARTED).read_text())
+
+    def _wait(self, file: Path) -> bool:
+        until = time.monotonic() + _START_LIMIT_S
+        while not file.exists():
+            if self._parent.poll() is not None or time.monotonic() > until:
+                return False
+            time.sleep(_POLL_S / 5)
+        return True
 
 
-def _attend(process: _Process, limit_s: float, on_news: Callable[[str], None]) -> Outcome:
+def _attend(pid: int, folder: Path, limit_s: float, on_news: Callable[[str], None]) -> Outcome:
     begun, news, resident = time.monotonic(), "", 0
-    while True:
-        with suppress(subprocess.TimeoutExpired):
-            process.popen.wait(_POLL_S)
-            break
+    while not (folder / ENDED).exists():
+        time.sleep(_POLL_S)
         with suppress(OSError):
-            news = (process.folder / NEWS).read_text()
-        resident = _resident_bytes(process.popen.pid) or resident
+            news = (folder / NEWS).read_text()
+        resident = _resident_bytes(pid) or resident
         on_news(news)
         if time.monotonic() - begun > limit_s + _GRACE_S:
             return Outcome(_killed("timeout", f"not done within {limit_s:g} s; it was at: {news}", resident, news), {})
     try:
-        content = json.loads((process.folder / ANSWER).read_text())
+        content = json.loads((folder / ANSWER).read_text())
         answer = Answer(**{**content, "notes": tuple(content["notes"]), "files": tuple(content["files"])})
-        return Outcome(answer, {name: (process.folder / name).read_bytes() for name in answer.files})
+        return Outcome(answer, {name: (folder / name).read_bytes() for name in answer.files})
     except (OSError, ValueError, TypeError, KeyError):
-        return Outcome(_ended(process, resident, news), {})
+        return Outcome(_ended(folder, resident, news), {})
 
 
-def _ended(process: _Process, resident: int, news: str) -> Answer:
+def _ended(folder: Path, resident: int, news: str) -> Answer:
     """What to say of a process that left no answer."""
-    status = process.popen.returncode
+    status = int((folder / ENDED).read_text())
     if status == -signal.SIGKILL:  # not by us
         message = f"killed by the system, as it does where memory runs out; it held {resident / 2**30:.1f} GiB"
         return _killed("oom", message, resident, news)
     how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-    return _killed("failed", f"its process {how}{_tail(process.folder / 'output.txt')}", resident, news)
+    return _killed("failed", f"its process {how}{tail(folder / OUTPUT)}", resident, news)
 
 
 def _killed(status: str, message: str, resident: int, news: str) -> Answer:
     return Answer(status, message, {"reached": news, "memory": {"peak_process_bytes": resident}})
+
+
+def _kill(pid: int) -> None:
+    """End a process, and all that it started."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def _resident_bytes(pid: int) -> int:
@@ -159,8 +169,8 @@ def _resident_bytes(pid: int) -> int:
     return 0
 
 
-def _tail(output: Path) -> str:
-    """The last line that it printed."""
+def tail(output: Path) -> str:
+    """The last line of what was printed there, to be put behind a sentence."""
     try:
         text = output.read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
     except OSError:

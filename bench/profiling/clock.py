@@ -16,7 +16,13 @@ Work = Callable[[Mark], object]
 
 _CONFIDENCE = 0.95
 _WARM_UP_PASSES = 3
-_WARM_UP_S = 3.0
+WARM_UP_S = 3.0
+# A pass that takes longer consists of so many that kernels and memory are warm within it.
+LONG_S = 30.0
+
+
+def ignore(_part: str) -> None:
+    """Nobody asks how long a part takes."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +45,15 @@ class Rule:
 
     def __str__(self) -> str:
         return (
-            f"after the first pass and up to {_WARM_UP_PASSES} more or {_WARM_UP_S:g} s of them, until the 95 % "
+            f"after the first pass and up to {_WARM_UP_PASSES} more or {WARM_UP_S:g} s of them, until the 95 % "
             f"interval of the median is within {100 * self.within:g} % of it (with {self.enough} repeats and "
-            f"{self.at_least_s:g} s at least), or for {self.at_most_s:g} s (with {self.least} repeats at least)"
+            f"{self.at_least_s:g} s at least), or for {self.at_most_s:g} s (with {self.least} repeats at least, or one "
+            f"if the first pass took more than {LONG_S:g} s)"
         )
 
 
-# Energy counters of GPUs are read off every tenth of a second or so: two seconds make that an error of a few percent.
-ON_GPU = Rule(least=3, enough=20, at_least_s=2.0, at_most_s=10.0)
+# Energy counters of GPUs are read off every tenth of a second or so: a second makes that an error of some percent.
+ON_GPU = Rule(least=3, enough=20, at_least_s=1.0, at_most_s=8.0)
 ON_CPU = Rule(least=3, enough=6, at_least_s=0.5, at_most_s=8.0)
 
 
@@ -176,19 +183,22 @@ class Repeater:
         self._deadline = deadline
         self._rule = rule or rule_for(device)
         self._on_pass = on_pass
+        self._long = False
 
     def first(self, work: Work) -> Timing:
         """The first pass: wall-clock seconds until the device is done with it."""
         self._on_pass("first pass")
         begun = time.perf_counter()
         self._watch.time(work)
-        return Timing(time.perf_counter() - begun, self._rule)
+        took = time.perf_counter() - begun
+        self._long = took > LONG_S
+        return Timing(took, self._rule)
 
     def warm_up(self, work: Work) -> None:
         """A few passes that nobody times."""
         begun = time.monotonic()
-        for _ in range(_WARM_UP_PASSES):
-            if time.monotonic() - begun > _WARM_UP_S or time.monotonic() > self._deadline:
+        for _ in range(0 if self._long else _WARM_UP_PASSES):
+            if time.monotonic() - begun > WARM_UP_S or time.monotonic() > self._deadline:
                 return
             self._on_pass("warming up")
             self._watch.time(work)
@@ -209,7 +219,7 @@ class Repeater:
             return False
         if time.monotonic() + 1.2 * repeats_s[-1] > self._deadline:
             return True
-        if count >= rule.least and elapsed_s >= rule.at_most_s:
+        if count >= (1 if self._long else rule.least) and elapsed_s >= rule.at_most_s:
             return True
         # The interval moves little from one repeat to the next, and sorting takes time.
         if count < rule.enough or elapsed_s < rule.at_least_s or count % max(4, count // 8):

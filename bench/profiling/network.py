@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
@@ -17,7 +18,7 @@ from bench.engine.live_memory import peak_tensor_bytes
 from bench.engine.memory import peak, reset_peak
 from bench.engine.precision import arithmetic
 from bench.engine.step import Step
-from bench.profiling.clock import Mark, Work
+from bench.profiling.clock import LONG_S, WARM_UP_S, Mark, Work, ignore
 from bench.profiling.instruments import Instruments
 from bench.profiling.operations import count_operations
 from bench.profiling.operators import top_operators
@@ -61,9 +62,9 @@ def measure_network(setting: Setting, tools: Instruments) -> dict[str, Any]:
     voxels = setting.batch * setting.image_size[0] * setting.image_size[1] * setting.image_size[2]
     seconds = found["time"]["median_s"]
     found |= {PASS_TIME[setting.mode]: seconds, "voxels_per_s": voxels / seconds}
-    if listed := setting.more.get("operators"):
+    if tools.operators or tools.trace is not None:
         tools.on_pass("operators")
-        found["operators"] = top_operators(work, tools.device, listed, tools.trace)
+        found["operators"] = top_operators(work, tools.device, tools.operators, tools.trace)
     return {**facts, **found}
 
 
@@ -134,21 +135,27 @@ def measure(work: Work, tools: Instruments, owned: Callable[[], int]) -> dict[st
 
     Args:
         owned: bytes of tensors that are there between passes, which a CPU's passes are not charged with otherwise.
+
+    Returns:
+        ``peak_memory_bytes`` is what tensors took; None on a CPU where there was no time to follow them.
     """
     device, repeater, driver = tools.device, tools.repeater, tools.driver
     timing = repeater.first(work)
-    on_gpu = device.type == "cuda"
-    allocated = 0
+    on_gpu, allocated = device.type == "cuda", None
     if on_gpu:
         repeater.warm_up(work)
-        torch.cuda.empty_cache()  # the choice of kernels tried some that need more memory
-        work(lambda _name: None)
+        if timing.first_s < LONG_S:
+            torch.cuda.empty_cache()  # the choice of kernels tried some that need more memory
+            work(ignore)
     else:
-        gc.collect()
-        with peak_tensor_bytes(device) as peak_bytes:
-            work(lambda _name: None)
-        allocated = owned() + peak_bytes()
-        repeater.warm_up(work)
+        if time.monotonic() + 3 * timing.first_s < tools.deadline:
+            gc.collect()
+            tools.on_pass("memory")
+            with peak_tensor_bytes(device) as peak_bytes:
+                work(ignore)
+            allocated = owned() + peak_bytes()
+        if timing.first_s < WARM_UP_S:  # the pass above has warmed slower ones up
+            repeater.warm_up(work)
     reset_peak(device)
     energy = driver.energy_j()
     repeater.repeat(work, timing)
@@ -159,7 +166,7 @@ def measure(work: Work, tools: Instruments, owned: Callable[[], int]) -> dict[st
         if now is not None and tools.used_before is not None:
             memory["driver_bytes"] = now - tools.used_before
         allocated = memory["peak_allocated_bytes"]
-    else:
+    elif allocated is not None:
         memory["peak_allocated_bytes"] = allocated
     energy_j = None if energy is None or used is None else (used - energy) / len(timing.repeats_s)
     return {

@@ -9,7 +9,9 @@ from typing import Any
 from bench.profiling.setting import Setting
 
 # What they are called in the folder by which they pass.
-ANSWER, NEWS = "answer.json", "news"
+ANSWER, NEWS, OUTPUT = "answer.json", "news", "output.txt"
+# Files that appear when its process has begun, with the number of it, and when it has ended, with its status.
+STARTED, ENDED = "started", "ended"
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Order:
         device: as typed by the user; empty for the GPU if there is one.
         setting: what; None only asks what machine this is.
         limit_s: seconds that it may take.
+        operators: how many operators are listed by the time that they take.
         trace: file for a Chrome trace; empty for none.
         command: what the user typed, for the record.
     """
@@ -27,6 +30,7 @@ class Order:
     device: str
     setting: Setting | None
     limit_s: float
+    operators: int = 0
     trace: str = ""
     command: tuple[str, ...] = ()
 

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import models
 from bench.errors import BenchError, unknown
 from bench.fields import Precision
-from bench.profiling.setting import PRECISIONS, WHATS, Machine, Mode, Setting, What
+from bench.plan import check_option_targets, choose_models
+from bench.profiling.mixers import MIXERS, check_mixer
+from bench.profiling.setting import PRECISIONS, WHATS, Machine, Mode, Setting, Size, What
 from bench.protocol import load_protocol
+from bench.store import Store
+from models.ops import backends
 
 MODES: Mapping[str, tuple[Mode, ...]] = {"infer": ("infer",), "train": ("train",), "both": ("infer", "train")}
+# Edges of cubes where none are asked for: the smallest that all networks take, the protocol's patch, ever larger ones.
+_ONE, _PATCH, _SEVERAL = (64,), (128,), (64, 96, 128)
+_FEATURES, _FEATURES_ON_GPU = (8, 16, 32), (8, 16, 32, 64)
+_MIXER_CHANNELS, _MIXER_CHANNELS_ON_GPU = (48,), (48, 96, 192, 384)
+# A case of BraTS as (D, H, W).
+_SHAPE = (155, 240, 240)
+_IMAGE_CHANNELS = 4
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for.
+    """What is asked for; what is empty or None is chosen to suit the device.
 
     Attributes:
         what: one of `WHATS`.
@@ -25,79 +36,217 @@ class Request:
         resolutions: edges of cubes, in voxels.
         mode: ``infer``, ``train`` or ``both``.
         batch: images at once.
-        precision: empty for bf16 on a GPU and fp32 on a CPU.
-        channels: of the image, or several numbers of features of a mixer.
+        precision: bf16 on a GPU and fp32 on a CPU by default.
+        channels: of the image, 4 by default; for mixers of the features, several if need be.
         classes: logits per voxel.
         changes: ``model_options.NAME.OPTION=VALUE``.
-        compile, channels_last, cudnn_benchmark: as in `Setting`.
-        backend: of the selective scan; empty for the device's own.
-        more: what else a kind of measurement takes.
+        scaling: whether the growth with size is wanted, for which it takes several.
+        limit_bytes: memory under which the largest cube is sought.
+        shape: (D, H, W) of the volume, in voxels.
+        overlap: of its windows.
+        inputs: over which a receptive field is averaged.
+        run: record whose trained network it is, by key or folder; empty for an untrained one.
+        compile, channels_last, cudnn_benchmark, backend: as in `Setting`.
     """
 
     what: str = "network"
     models: Sequence[str] = ()
-    resolutions: Sequence[int] = (64,)
-    mode: str = "both"
+    resolutions: Sequence[int] = ()
+    mode: str = ""
     batch: int = 1
     precision: str = ""
-    channels: Sequence[int] = (4,)
+    channels: Sequence[int] = ()
     classes: int = 4
     changes: Sequence[str] = ()
+    scaling: bool = False
+    limit_bytes: int = 0
+    shape: Size = _SHAPE
+    overlap: float = 0.5
+    inputs: int = 8
+    run: str = ""
     compile: bool = False
     channels_last: bool = False
     cudnn_benchmark: bool = True
     backend: str = ""
-    more: Mapping[str, Any] = field(default_factory=dict)
 
 
-def make_settings(request: Request, machine: Machine) -> list[Setting]:
-    """One setting for each network, size and mode; sizes that a network does not take become the nearest it takes.
+def make_settings(request: Request, machine: Machine, store: Store) -> list[Setting]:
+    """One setting for each network, size and mode; sizes that a network does not take become the nearest that it takes.
+
+    Args:
+        request: what is asked for.
+        machine: what measures.
+        store: of the record that ``request.run`` names.
 
     Raises:
-        BenchError: something is none of the known names, or no positive number.
+        BenchError: something is none of the known names, not a positive number, or does not go with the rest.
         ModelError: there is no such network or option.
     """
-    _check(request)
+    check_request(request)
+    if request.what == "mixer":
+        return list(_mixers(request, machine))
+    if request.what == "receptive-field" and request.run:
+        return [_of_run(request, machine, store)]
+    made = list(_networks(request, machine))
+    if request.what == "volume":
+        return [replace(one, more={**one.more, "flips": flips}) for one in made for flips in (1, 8)]
+    return made
+
+
+def _networks(request: Request, machine: Machine) -> Iterator[Setting]:
+    names = choose_models(request.models or ["all"])
+    check_option_targets(request.changes, names)
     options = load_protocol("paper", request.changes).model_options
-    return list(_networks(request, machine, options))
-
-
-def _networks(request: Request, machine: Machine, options: Mapping[str, Mapping[str, Any]]) -> Iterator[Setting]:
-    (channels,) = request.channels
-    for resolution in request.resolutions:
-        for name in request.models or models.SEGMAMBA_TABLE_1:
+    for resolution in request.resolutions or _resolutions(request, machine):
+        for name in names:
             resolved = models.resolve_options(name, options.get(name, {}))
-            size = models.nearest_size(name, resolution, resolved)
-            for mode in MODES[request.mode]:
-                yield Setting(
-                    what=cast(What, request.what),
+            for mode in _modes(request):
+                yield _setting(
+                    request,
+                    machine,
                     model=name,
                     model_options=resolved,
-                    image_size=size,
+                    image_size=models.nearest_size(name, resolution, resolved),
+                    asked_size=(resolution,) * 3,
                     mode=mode,
-                    batch=request.batch,
-                    in_channels=channels,
+                    in_channels=(request.channels or (_IMAGE_CHANNELS,))[0],
                     classes=request.classes,
-                    precision=chosen_precision(request, machine),
-                    compile=request.compile,
-                    channels_last=request.channels_last,
-                    cudnn_benchmark=request.cudnn_benchmark,
-                    backend=request.backend,
-                    asked_size=(resolution, resolution, resolution),
-                    more=request.more,
                 )
 
 
-def chosen_precision(request: Request, machine: Machine) -> Precision:
-    """As asked, or what the device is made for."""
-    return cast(Precision, request.precision or ("bf16" if machine.on_gpu else "fp32"))
+def _mixers(request: Request, machine: Machine) -> Iterator[Setting]:
+    on_gpu = machine.on_gpu
+    resolutions = request.resolutions or (_FEATURES_ON_GPU if on_gpu else _FEATURES)
+    for channels in request.channels or (_MIXER_CHANNELS_ON_GPU if on_gpu else _MIXER_CHANNELS):
+        for resolution in resolutions:
+            for name in request.models or list(MIXERS):
+                check_mixer(name, channels)
+                for mode in _modes(request):
+                    yield _setting(
+                        request,
+                        machine,
+                        model=name,
+                        model_options={},
+                        image_size=(resolution,) * 3,
+                        asked_size=(resolution,) * 3,
+                        mode=mode,
+                        in_channels=channels,
+                        classes=channels,
+                    )
 
 
-def _check(request: Request) -> None:
-    for kind, value, known in (
-        ("what", request.what, WHATS),
-        ("mode", request.mode, tuple(MODES)),
-        ("precision", request.precision or PRECISIONS[0], PRECISIONS),
+def _of_run(request: Request, machine: Machine, store: Store) -> Setting:
+    """The network of a record, on its own patch."""
+    record = store.find(request.run)
+    if record.kind != "run" or record.status != "complete":
+        raise BenchError(
+            f"--run {request.run}: {record.folder} is {record.status or 'unknown'}, of the kind {record.kind or '?'}; "
+            "expected a complete run with its weights"
+        )
+    if request.models or request.resolutions or request.changes or request.channels:
+        raise BenchError(
+            "--run says which network, channels and patch it is; leave --model, --resolution, --channels and --set out"
+        )
+    job = record.content["job"]
+    card = record.content["data"]["card"]
+    return _setting(
+        request,
+        machine,
+        model=job["model"],
+        model_options=job["model_options"],
+        image_size=tuple(job["protocol"]["data"]["patch_size"]),
+        asked_size=tuple(job["protocol"]["data"]["patch_size"]),
+        mode="infer",
+        in_channels=len(card["channels"]),
+        classes=card["classes"],
+        more={"inputs": request.inputs, "run": str(record.folder.resolve()), "run_key": record.key},
+    )
+
+
+def _setting(request: Request, machine: Machine, **of_cell: Any) -> Setting:
+    default: Precision = "bf16" if machine.on_gpu else "fp32"
+    return Setting(
+        **{
+            "what": cast(What, request.what),
+            "batch": request.batch,
+            "precision": cast(Precision, request.precision) or default,
+            "compile": request.compile,
+            "channels_last": request.channels_last,
+            "cudnn_benchmark": request.cudnn_benchmark,
+            "backend": request.backend,
+            "more": _more(request),
+            **of_cell,
+        }
+    )
+
+
+def _more(request: Request) -> dict[str, Any]:
+    if request.what == "volume":
+        return {"shape": list(request.shape), "overlap": request.overlap}
+    if request.what == "ceiling":
+        return {"limit_bytes": request.limit_bytes}
+    if request.what == "receptive-field":
+        return {"inputs": request.inputs, "run": ""}
+    return {}
+
+
+def _modes(request: Request) -> tuple[Mode, ...]:
+    return ("infer",) if request.what in ("volume", "receptive-field") else MODES[request.mode or "both"]
+
+
+def _resolutions(request: Request, machine: Machine) -> tuple[int, ...]:
+    if request.what == "ceiling":
+        return (1,)  # from which it looks upwards
+    if request.scaling:
+        return (*_SEVERAL, 160) if machine.on_gpu else _SEVERAL
+    if request.what == "volume" or (request.what == "receptive-field" and machine.on_gpu):
+        return _PATCH
+    return _ONE
+
+
+def check_request(request: Request) -> None:
+    """See that what is asked for makes sense on any machine.
+
+    Raises:
+        BenchError: it does not.
+    """
+    for option, value, known in (
+        ("--what", request.what, WHATS),
+        ("--mode", request.mode or "both", tuple(MODES)),
+        ("--precision", request.precision or PRECISIONS[0], PRECISIONS),
+        ("--backend", request.backend or backends()[0], backends()),
     ):
         if value not in known:
-            raise BenchError(unknown(kind, value, known))
+            raise BenchError(unknown(option, value, known))
+    counts = {"--resolution": request.resolutions, "--channels": request.channels, "--batch": (request.batch,)}
+    counts |= {"--classes": (request.classes,), "--shape": request.shape, "--inputs": (request.inputs,)}
+    for option, numbers in counts.items():
+        if any(number < 1 for number in numbers):
+            raise BenchError(f"{option} {','.join(map(str, numbers))}: expected whole numbers from 1")
+    for change in request.changes:
+        if not change.strip().startswith("model_options."):
+            raise BenchError(
+                f"--set {change}: a profile is made without a protocol; expected model_options.NAME.OPTION=VALUE"
+            )
+    if request.what != "mixer" and len(request.channels) > 1:
+        raise BenchError(f"--channels {','.join(map(str, request.channels))}: expected one number of image channels")
+    if request.mode and request.mode != "infer" and request.what in ("volume", "receptive-field"):
+        raise BenchError(f"--mode {request.mode}: --what {request.what} is without training; leave --mode out")
+    _check_company(request)
+
+
+def _check_company(request: Request) -> None:
+    """Refuse options that another one makes meaningless."""
+    sizes = len(set(request.resolutions))
+    if request.scaling and request.what not in ("network", "mixer"):
+        raise BenchError(f"--scaling with --what {request.what}: expected network or mixer")
+    if request.scaling and 0 < sizes < 3:
+        raise BenchError(
+            f"--scaling with {sizes} resolutions: an exponent and its interval take three; e.g. --resolution 64,96,128"
+        )
+    if request.what == "ceiling" and request.resolutions:
+        raise BenchError("--ceiling looks for the resolution; leave --resolution out")
+    if request.run and request.what != "receptive-field":
+        raise BenchError(f"--run with --what {request.what}: expected --what receptive-field")
+    if not 0 <= request.overlap < 1:
+        raise BenchError(f"--overlap {request.overlap:g}: expected a share from 0 to below 1")

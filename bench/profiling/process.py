@@ -1,16 +1,20 @@
-"""``python -m bench.profiling.process FOLDER``: makes one measurement in a process of its own.
+"""``python -m bench.profiling.process``: measurements, each in a fork of this process.
 
-It imports what it needs, then reads its order from standard input, so that one can stand by while another measures;
-what it finds it leaves in the folder. Whoever started it keeps the input open: its end means that nobody waits any
-more, and the process ends at once.
+It imports what all of them need, and does nothing that a fork could not bear: no thread, no GPU. Then it reads lines
+from standard input, each a folder and an order, and forks one process for each, which leaves what it finds in the
+folder. Whoever started it keeps the input open: its end means that nobody waits any more, and all ends at once.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import pkgutil
+import select
+import shutil
+import signal
 import sys
-import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict
@@ -18,7 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+import models
 from bench.engine.device import choose_device
 from bench.engine.memory import is_out_of_memory, peak, reset_peak
 from bench.errors import BenchError
@@ -26,7 +32,8 @@ from bench.profiling.clock import Repeater
 from bench.profiling.driver import Driver
 from bench.profiling.instruments import Instruments
 from bench.profiling.measures import MEASURES
-from bench.profiling.order import ANSWER, NEWS, Answer, Order
+from bench.profiling.operations import count_operations
+from bench.profiling.order import ANSWER, ENDED, NEWS, OUTPUT, STARTED, Answer, Order
 from bench.profiling.setting import Setting
 from bench.provenance import collect, hardware
 from data.errors import DataError
@@ -34,24 +41,84 @@ from models.errors import ModelError
 from models.ops import resolve_backend, set_default_backend
 
 _NEWS_INTERVAL_S = 0.5
+_POLL_S = 0.05
 
 
 def main() -> None:
-    """Carry the order out."""
-    folder = Path(sys.argv[1])
-    # Where memory runs out the system should end this process and no other.
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
-    line = sys.stdin.readline()
-    if not line:
-        return
-    threading.Thread(target=_follow, name="lifeline", daemon=True).start()
-    order = Order.from_json(line)
+    """Serve until the input ends."""
+    root, given = Path(sys.argv[1]), b""
+    _preload()
+    child: int | None = None
+    folder = root
+    while True:
+        readable, _, _ = select.select([sys.stdin.fileno()], [], [], None if child is None else _POLL_S)
+        if readable:
+            data = os.read(sys.stdin.fileno(), 2**16)
+            if not data:
+                break
+            given += data
+        if child is not None:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                _publish(folder / ENDED, str(os.waitstatus_to_exitcode(status)))
+                child = None
+        if child is None and b"\n" in given:
+            line, _, given = given.partition(b"\n")
+            name, order = json.loads(line)
+            folder = Path(name)
+            child = _fork(order, folder)
+            _publish(folder / STARTED, str(child))
+    if child is not None:
+        with suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+    shutil.rmtree(root, ignore_errors=True)  # nobody is left to tidy up
+
+
+def _fork(order: str, folder: Path) -> int:
+    """Begin a process that carries an order out; returns its number."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        os.setsid()
+        output = os.open(folder / OUTPUT, os.O_WRONLY | os.O_CREAT)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        # Where memory runs out the system should end this process and no other.
+        with suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("1000")
+        _carry_out(Order.from_json(order), folder)
+        status = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # what the interpreter does in the end is for the process that it began in
+
+
+def _carry_out(order: Order, folder: Path) -> None:
     sys.argv = list(order.command) or sys.argv
     answer = _facts(order) if order.setting is None else _measure(order, order.setting, folder)
-    draft = folder / f".{ANSWER}"
-    draft.write_text(json.dumps(asdict(answer)))
-    draft.replace(folder / ANSWER)
+    _publish(folder / ANSWER, json.dumps(asdict(answer)))
+
+
+def _publish(file: Path, text: str) -> None:
+    """Let a file appear whole."""
+    draft = file.with_name(f".{file.name}")
+    draft.write_text(text)
+    draft.replace(file)
+
+
+def _preload() -> None:
+    """Import what measurements will; what cannot be imported here is theirs to complain of."""
+    for module in pkgutil.iter_modules(models.__path__):
+        with suppress(Exception):
+            importlib.import_module(f"models.{module.name}")
+    with suppress(Exception):
+        count_operations(nn.Conv3d(1, 1, 1, device="meta"), 1, (1, 1, 1))  # shapes alone take an import of their own
 
 
 def _facts(order: Order) -> Answer:
@@ -89,6 +156,7 @@ def _measure(order: Order, setting: Setting, folder: Path) -> Answer:
         used_before=used_before,
         deadline=deadline,
         on_pass=news,
+        operators=order.operators,
         trace=Path(order.trace) if order.trace else None,
     )
     notes = (company,) if company else ()
@@ -129,12 +197,6 @@ class _News:
         self._written = now
         with suppress(OSError):
             self._path.write_text(what)
-
-
-def _follow() -> None:
-    while os.read(sys.stdin.fileno(), 1):
-        pass
-    os._exit(1)
 
 
 if __name__ == "__main__":

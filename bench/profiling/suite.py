@@ -30,30 +30,31 @@ class Conduct:
         device: as typed; empty for the GPU if there is one.
         limit_s: seconds that each may take.
         again: whether what has been measured before is measured anew.
+        operators: how many operators of each network are listed by the time that they take; 0 for none.
         traces: folder for Chrome traces; None for none.
     """
 
     device: str
     limit_s: float
     again: bool = False
+    operators: int = 0
     traces: Path | None = None
 
 
-def ask_machine(device: str) -> Machine:
+def ask_machine(apart: Apart, device: str) -> Machine:
     """What machine a device name stands for, from a process of its own: a GPU should find nobody on it afterwards.
 
     Raises:
         BenchError: there is no such device, or PyTorch does not start.
     """
-    with Apart() as apart:
-        answer = apart.carry_out(Order(device, None, _ASKING_LIMIT_S)).answer
+    answer = apart.carry_out(Order(device, None, _ASKING_LIMIT_S)).answer
     if answer.status != "complete":
         raise BenchError(answer.message)
     return Machine(**answer.found)
 
 
 def measure_all(
-    settings: Sequence[Setting], store: Store, machine: Machine, conduct: Conduct, watcher: Watcher
+    settings: Sequence[Setting], store: Store, machine: Machine, conduct: Conduct, apart: Apart, watcher: Watcher
 ) -> list[Record]:
     """Measure what has not been measured, and keep each result as soon as it is there.
 
@@ -67,22 +68,23 @@ def measure_all(
         BenchError: a request that cannot be met, or results that cannot be written.
     """
     settings = list({key_of(setting.job(machine)): setting for setting in settings}.values())
-    known = {} if conduct.again else _known(settings, store, machine)
+    known = {} if conduct.again or conduct.traces else _known(settings, store, machine, conduct.operators)
     left = [setting for setting in settings if key_of(setting.job(machine)) not in known]
     if known:
         watcher.say(f"{len(known)} of {len(settings)} were measured before by this version; --again measures them anew")
     records = dict(known)
-    with watcher.bar("profiling", len(settings), len(known)) as bar, Apart(stand_by=machine.on_gpu) as apart:
-        for place, setting in enumerate(left):
+    with watcher.bar("profiling", len(settings), len(known)) as bar:
+        for setting in left:
             bar.note(setting.title)
             order = Order(
                 device=machine.device,
                 setting=setting,
                 limit_s=conduct.limit_s,
+                operators=conduct.operators,
                 trace="" if conduct.traces is None else str(_trace(conduct.traces, setting).resolve()),
                 command=tuple(sys.argv),
             )
-            outcome = apart.carry_out(order, _telling(bar, setting.title), more=place + 1 < len(left))
+            outcome = apart.carry_out(order, _telling(bar, setting.title))
             if outcome.answer.status == "refused":
                 raise BenchError(f"{setting.title}: {outcome.answer.message}")
             record = _keep(setting, outcome, store, machine)
@@ -106,7 +108,7 @@ def setting_text(setting: Setting, machine: Machine) -> str:
     return ", ".join(told)
 
 
-def _known(settings: Sequence[Setting], store: Store, machine: Machine) -> dict[str, Record]:
+def _known(settings: Sequence[Setting], store: Store, machine: Machine, operators: int) -> dict[str, Record]:
     facts = software()
     if facts["code"]["dirty"]:
         return {}
@@ -114,7 +116,10 @@ def _known(settings: Sequence[Setting], store: Store, machine: Machine) -> dict[
     found = {}
     for setting in settings:
         record = store.get(key_of(setting.job(machine)))
-        if record is not None and record.status in _LASTING and record.code == code:
+        if record is None or record.status not in _LASTING or record.code != code:
+            continue
+        listed = record.content.get("measured", {}).get("operators", ())
+        if record.status == "oom" or len(listed) >= operators:
             found[record.key] = record
     return found
 

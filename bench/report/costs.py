@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from bench.report.settings import option_words, size_text
 from bench.store import Record
 
 
@@ -45,19 +48,30 @@ COSTS: Mapping[str, Cost] = MappingProxyType(
             Cost("gmacs", "operations", "GMAC", 1.0, 1, on_device=False),
             Cost("latency_s", "inference time", "ms", 1e3, 1),
             Cost("train_step_s", "training step", "ms", 1e3, 1),
-            Cost("peak_memory_bytes", "peak memory", "GiB", 2.0**-30, 2),
+            Cost("peak_memory_bytes", "training memory", "GiB", 2.0**-30, 2),
         )
     }
 )
 
 
+# What measurements must share for their figures to stand in one column.
+_SHARED = (
+    *("hardware", "image_size", "precision", "compile", "channels_last", "cudnn_benchmark", "torch", "in_channels"),
+    *("classes", "backend"),
+)
+# Which figures a network's measurement in each mode is asked for; the first ones are the same in both.
+_BOTH = ("parameters", "gmacs")
+_FIGURES = {"infer": ("latency_s",), "train": ("train_step_s", "peak_memory_bytes")}
+_MODES = {"infer": "inference", "train": "training"}
+
+
 @dataclass(frozen=True)
 class Costs:
-    """Figures of networks on one kind of hardware, at one size.
+    """Figures of networks on one kind of hardware, at one size, measured in one way.
 
     Attributes:
         hardware: what they were measured on.
-        setting: size, batch, precision, in words.
+        setting: size, precision, options and batches, in words.
         figures: network and its options, see `network_key`, to the figures by name.
     """
 
@@ -72,18 +86,52 @@ def network_key(model: str, options: Mapping[str, Any]) -> str:
 
 
 def costs(records: Sequence[Record]) -> Costs | None:
-    """The figures of the hardware and setting of which most networks were profiled; None where there is no profile.
+    """The figures of those profiles of whole networks that agree in all but network, mode and batch; None for none.
 
-    Two kinds of hardware, or two sizes, never share a column.
+    Of several such groups it is the one of most networks, then of the largest image, then the first by name. Of several
+    batches of a mode it is the one of most networks, then the largest. Only complete measurements count. Time and
+    memory of training are those of a training step, parameters and operations are from either.
     """
-    found: dict[tuple[str, str], dict[str, Mapping[str, float]]] = {}
+    groups: dict[str, list[Record]] = {}
     for record in records:
-        if record.kind != "profile" or record.status != "complete":
+        job = record.content.get("job", {})
+        if record.kind == "profile" and record.status == "complete" and job.get("what") == "network":
+            groups.setdefault(json.dumps([job[name] for name in _SHARED]), []).append(record)
+    # Of equals the first by name, whatever the order of the records.
+    merged = [_merge(groups[name]) for name in sorted(groups)]
+    found, _ = max(merged, key=lambda one: (len(one[0].figures), one[1]), default=(None, 0))
+    return found
+
+
+def _merge(records: Sequence[Record]) -> tuple[Costs, int]:
+    """One group's figures, those of inference and training beside each other; and the voxels of its image."""
+    figures: dict[str, dict[str, float]] = {}
+    batches: dict[str, int] = {}
+    for mode, names in _FIGURES.items():
+        of_mode = [record for record in records if record.content["job"]["mode"] == mode]
+        if not of_mode:
             continue
-        job = record.content["job"]
-        place = str(record.content.get("hardware", "unknown hardware")), str(record.content.get("setting", ""))
-        found.setdefault(place, {})[network_key(job["model"], job["model_options"])] = record.content["measured"]
-    if not found:
-        return None
-    (hardware, setting), figures = max(found.items(), key=lambda item: (len(item[1]), item[0]))
-    return Costs(hardware, setting, figures)
+        counts = Counter(record.content["job"]["batch"] for record in of_mode)
+        batches[mode] = max(counts, key=lambda batch: (counts[batch], batch))
+        for record in of_mode:
+            job, measured = record.content["job"], record.content["measured"]
+            if job["batch"] != batches[mode]:
+                continue
+            mine = figures.setdefault(network_key(job["model"], job["model_options"]), {})
+            mine |= {name: measured[name] for name in (*_BOTH, *names) if measured.get(name) is not None}
+    job = records[0].content["job"]
+    told = [size_text(job["image_size"]), *option_words(job), *_scan(records), _batches(batches)]
+    return Costs(str(job["hardware"]), ", ".join(told), figures), math.prod(job["image_size"])
+
+
+def _scan(records: Sequence[Record]) -> list[str]:
+    """By what selective scans were computed, if there are any."""
+    if any((record.content["measured"].get("operations") or {}).get("scan") for record in records):
+        return [f"scan by {records[0].content['job']['backend']}"]
+    return []
+
+
+def _batches(batches: Mapping[str, int]) -> str:
+    if len(batches) == len(_MODES) and len(set(batches.values())) == 1:
+        return f"batch {next(iter(batches.values()))}"
+    return "batch " + " and ".join(f"{batch} in {_MODES[mode]}" for mode, batch in batches.items())

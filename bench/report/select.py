@@ -11,6 +11,7 @@ from bench.metrics import CONVENTIONS
 from bench.report.costs import costs
 from bench.report.frame import LESIONWISE, differences, group_records
 from bench.report.published import segmamba_table1
+from bench.report.settings import is_profile
 from bench.report.table import Choice, Table, make_table
 from bench.store import Record, Store, describe
 
@@ -26,6 +27,7 @@ class Request:
         choice: metrics, regions, order.
         published: whether the SegMamba paper's Table 1 stands in a block of its own.
         allow_mixed: whether runs on one dataset share a table in any case.
+        profiles_alone: whether measured costs are something to show where there is nothing else in the folder.
     """
 
     results: Path
@@ -38,6 +40,7 @@ class Request:
     published: bool
     allow_mixed: bool
     folds: Sequence[int] = ()
+    profiles_alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Selection:
 
     Attributes:
         records: those that passed.
+        profiles: measured costs of the networks that were named.
         tables: of their groups.
         damaged: what is wrong with records of the folder.
         left_out: why tables could not be made as asked.
@@ -53,6 +57,7 @@ class Selection:
     """
 
     records: Sequence[Record]
+    profiles: Sequence[Record]
     tables: Sequence[Table]
     damaged: Sequence[str]
     left_out: Sequence[str]
@@ -79,13 +84,14 @@ def select(request: Request) -> Selection:
         raise BenchError(unknown("convention", request.convention, [*CONVENTIONS, LESIONWISE]))
     everything = Store(request.results).records()
     records = [record for record in everything if _passes(record, request)]
-    if not records:
-        there = "\n".join(f"  {describe(record)}" for record in everything)
-        raise BenchError(
-            f"no record in {request.results} to show"
-            + (f" with these filters; there are:\n{there}" if there else "")
-            + "\nMake one with: bench run --model segmamba --dataset phantom"
-        )
+    profiles = [
+        record
+        for record in everything
+        if is_profile(record) and (not request.models or record.content["job"]["model"] in request.models)
+    ]
+    kinds = {record.kind for record in everything if record.content}
+    if not records and not (request.profiles_alone and profiles and kinds == {"profile"}):
+        raise BenchError(_nothing(request, everything))
     groups = group_records(records, allow_mixed=request.allow_mixed, convention=request.convention)
     published = segmamba_table1() if request.published else None
     tables, refusals = [], []
@@ -97,7 +103,7 @@ def select(request: Request) -> Selection:
     if refusals and not tables:
         raise refusals[0]
     damaged = [fault for record in everything for fault in record.faults]
-    return Selection(records, tables, damaged, [str(error) for error in refusals], differences(groups))
+    return Selection(records, profiles, tables, damaged, [str(error) for error in refusals], differences(groups))
 
 
 def _passes(record: Record, request: Request) -> bool:
@@ -111,3 +117,14 @@ def _passes(record: Record, request: Request) -> bool:
         and (not request.seeds or job.get("seed", request.seeds[0]) in request.seeds)
         and (not request.folds or job.get("fold", request.folds[0]) in request.folds)
     )
+
+
+def _nothing(request: Request, everything: Sequence[Record]) -> str:
+    """Says that no record passes, and which there are."""
+    lines = [f"no record in {request.results} to show"]
+    if everything:
+        lines = [f"{lines[0]} with these filters; there are:", *(f"  {describe(record)}" for record in everything)]
+    lines.append("Make one with: bench run --model segmamba --dataset phantom")
+    if any(record.kind == "profile" for record in everything):
+        lines.append("See what was measured of networks with: bench profile --show")
+    return "\n".join(lines)

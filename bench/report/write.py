@@ -13,8 +13,9 @@ from bench.report.browser import choose_cases, draw_extremes, make_browser
 from bench.report.compose import STEPS, Part, drawing, section, sections
 from bench.report.frame import distinct_facets
 from bench.report.page import CaseBrowser, Page, Section, Text, render_markdown, render_page
+from bench.report.profiles import measured_section
 from bench.report.table import Table
-from bench.store import now
+from bench.store import Record, now
 from bench.verify import Finding
 
 FIGURES = "figures"
@@ -28,6 +29,7 @@ def write_report(
     title: str,
     pictures: int,
     watcher: Watcher,
+    profiles: Sequence[Record] = (),
 ) -> list[Path]:
     """Write ``report.html``, and ``report.md`` with ``figures/``; each file is there whole or as it was.
 
@@ -38,6 +40,7 @@ def write_report(
         title: of the page.
         pictures: of how many cases slices are drawn, for each network.
         watcher: is shown the progress.
+        profiles: measurements, which stand in a section of their own.
 
     Raises:
         BenchError: the disk refuses.
@@ -51,6 +54,8 @@ def write_report(
     with watcher.bar("report", STEPS * len(parts)) as bar:
         for part in parts:
             made += sections(part, lambda step, part=part: bar.advance(f"{part.name} {step}".strip()))  # type: ignore[misc]
+    if (measured := measured_section(profiles)) is not None:
+        made.append(measured)
     if pictures:
         made += _extremes(parts, watcher)
     scored = {
@@ -65,7 +70,8 @@ def write_report(
             browser, reasons = make_browser(scored, pictured, bar.advance)
     if reasons:
         made.append(Section("no-slices", "Slices that are missing", (Text(tuple(reasons)),)))
-    page = Page(title, _subtitle(tables), tuple(made), browser, f"Made {now()} by segmamba-bench {__version__}.")
+    made_by = f"Made {now()} by segmamba-bench {__version__}."
+    page = Page(title, _subtitle(tables, profiles), tuple(made), browser, made_by)
     markdown, files = render_markdown(page, FIGURES)
     for name, content in files.items():
         if isinstance(content, str):
@@ -95,7 +101,7 @@ def _extremes(parts: Sequence[Part], watcher: Watcher) -> list[Section]:
 
 def _names(tables: Sequence[Table]) -> list[str]:
     """What the tables are called; empty for a single one."""
-    return [f"table {number}" for number in range(1, len(tables) + 1)] if len(tables) > 1 else [""]
+    return [f"table {number}" for number in range(1, len(tables) + 1)] if len(tables) != 1 else [""]
 
 
 def _unlike(table: Table, tables: Sequence[Table]) -> str:
@@ -110,7 +116,10 @@ def _unlike(table: Table, tables: Sequence[Table]) -> str:
     return ", ".join(told)
 
 
-def _subtitle(tables: Sequence[Table]) -> str:
+def _subtitle(tables: Sequence[Table], profiles: Sequence[Record]) -> str:
+    if not tables:
+        hardware = dict.fromkeys(str(record.content["job"]["hardware"]) for record in profiles)
+        return f"Measured on {', '.join(hardware)}"
     datasets = dict.fromkeys(table.group.dataset for table in tables)
     protocols = dict.fromkeys(table.group.protocol for table in tables)
     return f"{', '.join(datasets)}; protocol {', '.join(protocols)}"

@@ -68,7 +68,13 @@ def _step_s(record: Record, mine: Any) -> float | None:
 
 
 def _profiled_step_s(record: Record, mine: Any) -> float | None:
-    if record.kind != "profile" or record.status != "complete" or _network(record.content["job"]) != _network(mine):
+    """Of the network's training step on images and in batches of the same size; its options of speed may differ."""
+    if record.kind != "profile" or record.status != "complete":
+        return None
+    theirs = record.content["job"]
+    size = theirs.get("image_size"), theirs.get("batch"), theirs.get("precision")
+    same = (theirs.get("what"), theirs.get("mode")) == ("network", "train") and size == _size(mine)
+    if not same or _network(theirs) != _network(mine):
         return None
     value = record.content.get("measured", {}).get("train_step_s")
     return float(value) if isinstance(value, (int, float)) else None

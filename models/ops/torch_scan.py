@@ -26,6 +26,9 @@ from models.ops.precision import at_least_fp32, no_autocast
 # number of operations low. State elements per step: large enough for two threads to share. Measured on CPU.
 _SEGMENT_ELEMENTS = 2**20
 _STEP_ELEMENTS = 2**16
+# On a GPU every operation costs its launch, whatever its size, so there are to be few: a quarter of a GiB per segment.
+_SEGMENT_ELEMENTS_ON_GPU = 2**26
+_STEP_ELEMENTS_ON_GPU = 2**20
 
 
 def selective_scan(
@@ -49,7 +52,7 @@ def selective_scan(
     if delta_softplus:
         step = F.softplus(step)
 
-    lanes, segment = _plan(length, batch * channels * states)
+    lanes, segment = _plan(length, batch * channels * states, u.is_cuda)
 
     def time_first(tensor: Tensor) -> Tensor:
         """(B, D or G·N, L) to (T, B, G, E or N); zeros at the end make time a multiple of `lanes`.
@@ -77,8 +80,13 @@ def selective_scan(
     return y.to(u.dtype)
 
 
-def _plan(length: int, width: int) -> tuple[int, int]:
+def _plan(length: int, width: int, on_gpu: bool) -> tuple[int, int]:
     """Number of lanes, and length of a segment (a multiple of it), for a state of `width` elements."""
+    if on_gpu:
+        segment = max(1, min(length, _SEGMENT_ELEMENTS_ON_GPU // width))
+        # As many steps within a lane as from lane to lane are the fewest in all.
+        lanes = min(max(1, _STEP_ELEMENTS_ON_GPU // width), isqrt(segment))
+        return lanes, lanes * max(1, segment // lanes)
     lanes = min(max(1, _STEP_ELEMENTS // width), isqrt(length))
     return lanes, lanes * max(1, _SEGMENT_ELEMENTS // (width * lanes))
 

@@ -108,13 +108,26 @@ def test_torch_backend_equals_the_oracle_in_value_and_every_gradient(
 
 
 @pytest.mark.parametrize("shape", [(2, 32, 700, 16), (1, 2100, 40, 16), (2, 3, 5000, 2)])
-def test_torch_backend_equals_the_oracle_at_its_own_splits(shape: tuple[int, int, int, int]) -> None:
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_torch_backend_equals_the_oracle_at_its_own_splits(shape: tuple[int, int, int, int], on_gpu: bool) -> None:
     """Real sizes of lanes and segments: many lanes, more states per step than a lane holds, long sequences."""
     inputs = make_inputs(*shape, dtype=torch.float32)
     exact = {name: tensor.detach().double().requires_grad_() for name, tensor in inputs.items()}
     expected = output_and_gradients(exact, delta_softplus=True, backend="reference")
-    found = output_and_gradients(inputs, delta_softplus=True, backend="torch")
+    plan = torch_scan._plan
+    with patch.object(torch_scan, "_plan", lambda length, width, _: plan(length, width, on_gpu)):
+        found = output_and_gradients(inputs, delta_softplus=True, backend="torch")
     assert_same({name: value.double() for name, value in found.items()}, expected, tolerance=2e-5)
+
+
+def test_on_a_gpu_a_scan_is_cut_into_few_large_operations() -> None:
+    """At the finest scale of a volume of 128³ voxels: segments, and steps within and from lane to lane."""
+    lanes, segment = torch_scan._plan(2**18, 192 * 16, on_gpu=True)
+    segments, steps = -(-(2**18) // segment), segment // lanes
+    assert segments * (steps + lanes) < 5000
+    _, on_cpu_segment = torch_scan._plan(2**18, 192 * 16, on_gpu=False)
+    assert segments * 50 < -(-(2**18) // on_cpu_segment)
+    assert torch_scan._plan(8, 10**9, on_gpu=True) == (1, 1)
 
 
 @pytest.mark.parametrize("backend", backends())

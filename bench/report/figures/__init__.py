@@ -11,6 +11,8 @@ key, case, model, seed, region, metric and value (Dice in 0..1, HD95 in mm).
 from bench.report.figures.cliques import critical_difference
 from bench.report.figures.curves import training
 from bench.report.figures.distribution import cases
+from bench.report.figures.field import Field, radial_shares, receptive_fields
+from bench.report.figures.growth import growth
 from bench.report.figures.matrix import significance
 from bench.report.figures.planes import case_panel, slices
 from bench.report.figures.ranks import rank_stability
@@ -18,11 +20,15 @@ from bench.report.figures.saving import save, to_svg
 from bench.report.figures.tradeoff import cost
 
 __all__ = [
+    "Field",
     "case_panel",
     "cases",
     "cost",
     "critical_difference",
+    "growth",
+    "radial_shares",
     "rank_stability",
+    "receptive_fields",
     "save",
     "significance",
     "slices",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.key import key_of
-from bench.store import SCHEMA, Record, Store
+from bench.store import Record, Store
 
 
 def test_nothing_to_show_says_how_to_make_something(bench: Callable, tmp_path: Path) -> None:
@@ -170,19 +168,23 @@ def test_the_papers_table_is_shown_on_request(
 
 def test_a_profile_is_no_row(bench: Callable, complete_record: Callable[..., Record], tmp_path: Path) -> None:
     record = complete_record(tmp_path)
-    job = {**record.content["job"], "hardware": "H100"}
-    profile = {
-        **{"schema": SCHEMA, "key": key_of(job), "kind": "profile", "status": "complete", "job": job, "files": {}},
-        **{"hardware": "H100", "setting": "", "measured": {"parameters": 12_300_000}},
+    job = {
+        **{name: record.content["job"][name] for name in ("model", "model_options")},
+        **{"what": "network", "mode": "infer", "image_size": [64, 64, 64], "batch": 1, "in_channels": 4, "classes": 4},
+        **{"precision": "bf16", "compile": False, "channels_last": False, "cudnn_benchmark": True},
+        **{"backend": "triton", "hardware": "H100", "torch": "2.11"},
     }
-    (tmp_path / profile["key"]).mkdir()
-    (tmp_path / profile["key"] / "record.json").write_text(json.dumps(profile))
+    profile = Store(tmp_path).open_profile(job, measured={"parameters": 12_300_000}).finish("complete")
     answer = bench("table", "--results", tmp_path)
     assert (answer.status, answer.err) == (0, "")
     row = next(line for line in answer.out.splitlines() if line.startswith("segmamba"))
     assert row.split()[-3:] == ["12.3", "4", "1"]
-    assert "Costs: profiles on H100." in answer.out
+    assert "Costs: profiles on H100, 64³, bf16, batch 1 in inference." in answer.out
     shutil.rmtree(record.folder)
     alone = bench("table", "--results", tmp_path)
     assert (alone.status, alone.out) == (2, "")
-    assert f"{profile['key']}  profile of segmamba" in alone.err
+    assert f"{profile.key}  profile of segmamba" in alone.err
+    assert "bench profile --show" in alone.err
+    report = bench("report", "--results", tmp_path, "--output", tmp_path / "report")
+    assert report.status == 0
+    assert "What they cost, measured" in (tmp_path / "report" / "report.md").read_text()

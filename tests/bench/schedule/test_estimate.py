@@ -94,20 +94,20 @@ def test_a_budget_in_seconds_is_its_own_estimate(expect: Callable, make_job: Cal
     assert expect(make_job(changes=("train.steps=none", "train.gpu_seconds=1234"))) == 1234
 
 
-def _profile(root: Path, job: Job, measured: object) -> None:
-    content = {
-        "schema": 1,
-        "kind": "profile",
-        "status": "complete",
-        "files": {},
-        "job": {"model": job.model, "model_options": dict(job.model_options)},
-        "measured": measured,
+def _profile(root: Path, job: Job, measured: Mapping[str, object], status: str = "complete", **unlike: object) -> None:
+    """The record of a training step such as the job's, but for what is ``unlike`` in it."""
+    protocol = job.protocol
+    profiled = {
+        "what": "network",
+        "mode": "train",
+        "model": job.model,
+        "model_options": dict(job.model_options),
+        "image_size": list(protocol.data.patch_size),
+        "batch": protocol.train.batch_size,
+        "precision": protocol.train.precision,
+        "hardware": "H100",
     }
-    from bench.key import key_of
-
-    folder = root / key_of(content["job"])
-    folder.mkdir(parents=True)
-    (folder / "record.json").write_text(json.dumps({**content, "key": folder.name}))
+    Store(root).open_profile({**profiled, **unlike}, measured=measured).finish(status)
 
 
 def test_a_profile_tells_the_time_of_a_step_where_no_run_does(
@@ -117,8 +117,25 @@ def test_a_profile_tells_the_time_of_a_step_where_no_run_does(
     assert Store(tmp_path).records()[0].status == "complete"
     assert expect(make_job()) == 150
     assert expect(make_job(model="unetr")) is None
+    assert expect(make_job(changes=("model_options.segmamba.d_state=8",))) is None
     run(make_job(seed=1, fingerprint="e" * 64), epoch={"step": 300, "step_s": 2.0})
     assert expect(make_job()) == 600
+
+
+@pytest.mark.parametrize(
+    "unlike",
+    [
+        {"mode": "infer"}, {"what": "volume"}, {"image_size": [64, 64, 64]}, {"batch": 7}, {"precision": "fp16"},
+        {"status": "timeout"},
+    ],
+)  # fmt: skip
+def test_a_profile_of_anything_but_the_jobs_own_step_tells_nothing(
+    tmp_path: Path, expect: Callable, make_job: Callable[..., Job], unlike: Mapping[str, Any]
+) -> None:
+    _profile(tmp_path, make_job(), {"train_step_s": 0.5}, **unlike)
+    assert expect(make_job()) is None
+    _profile(tmp_path, make_job(), {"train_step_s": 0.5}, hardware="A100")
+    assert expect(make_job()) == 150
 
 
 def test_a_profile_without_training_tells_nothing(

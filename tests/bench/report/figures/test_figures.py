@@ -122,7 +122,7 @@ def test_cost_is_shown_in_its_unit() -> None:
     profiles = pd.DataFrame({"model": ["a"], "peak_memory_bytes": [3 * 2**30]})
     (axes,) = figures.cost(pd.DataFrame({"model": ["a"], "mean": [0.7]}), profiles, "peak_memory_bytes").axes
     assert _by_gid(axes, "model")[0].get_xdata()[0] == 3
-    assert axes.get_xlabel() == "peak memory (GiB)"
+    assert axes.get_xlabel() == "training memory (GiB)"
 
 
 def test_cost_refuses_two_profiles_of_a_model() -> None:
