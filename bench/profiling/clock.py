@@ -53,7 +53,7 @@ class Rule:
 
 
 # Energy counters of GPUs are read off every tenth of a second or so: a second makes that an error of some percent.
-ON_GPU = Rule(least=3, enough=20, at_least_s=1.0, at_most_s=8.0)
+ON_GPU = Rule(least=3, enough=20, at_least_s=1.0, at_most_s=3.0)
 ON_CPU = Rule(least=3, enough=6, at_least_s=0.5, at_most_s=8.0)
 
 

@@ -130,11 +130,14 @@ def train_work(network: nn.Module, setting: Setting, device: torch.device) -> Pa
     return Pass(run, starts_from)
 
 
-def measure(work: Work, tools: Instruments, owned: Callable[[], int]) -> dict[str, Any]:
+def measure(work: Work, tools: Instruments, owned: Callable[[], int], many: bool = False) -> dict[str, Any]:
     """Time a pass by the repeater's rule; then its memory and, where the driver tells it, its energy.
 
     Args:
+        work: one pass.
+        tools: of this process.
         owned: bytes of tensors that are there between passes, which a CPU's passes are not charged with otherwise.
+        many: whether the work consists of many passes of a network, the first of which warm the others up.
 
     Returns:
         ``peak_memory_bytes`` is what tensors took; None on a CPU where there was no time to follow them.
@@ -142,10 +145,12 @@ def measure(work: Work, tools: Instruments, owned: Callable[[], int]) -> dict[st
     device, repeater, driver = tools.device, tools.repeater, tools.driver
     timing = repeater.first(work)
     on_gpu, allocated = device.type == "cuda", None
+    warm = many or timing.first_s > LONG_S
     if on_gpu:
-        repeater.warm_up(work)
-        if timing.first_s < LONG_S:
-            torch.cuda.empty_cache()  # the choice of kernels tried some that need more memory
+        if not warm:
+            repeater.warm_up(work)
+        torch.cuda.empty_cache()  # the choice of kernels tried some that need more memory
+        if not warm:
             work(ignore)
     else:
         if time.monotonic() + 3 * timing.first_s < tools.deadline:
@@ -154,7 +159,7 @@ def measure(work: Work, tools: Instruments, owned: Callable[[], int]) -> dict[st
             with peak_tensor_bytes(device) as peak_bytes:
                 work(ignore)
             allocated = owned() + peak_bytes()
-        if timing.first_s < WARM_UP_S:  # the pass above has warmed slower ones up
+        if not warm and timing.first_s < WARM_UP_S:  # the pass above has warmed slower ones up
             repeater.warm_up(work)
     reset_peak(device)
     energy = driver.energy_j()

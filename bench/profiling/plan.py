@@ -132,6 +132,7 @@ def _mixers(request: Request, machine: Machine) -> Iterator[Setting]:
                         mode=mode,
                         in_channels=channels,
                         classes=channels,
+                        called=MIXERS[name].title,
                     )
 
 
@@ -159,7 +160,8 @@ def _of_run(request: Request, machine: Machine, store: Store) -> Setting:
         mode="infer",
         in_channels=len(card["channels"]),
         classes=card["classes"],
-        more={"inputs": request.inputs, "run": str(record.folder.resolve()), "run_key": record.key},
+        more={"inputs": request.inputs, "run": record.key},
+        weights_from=str(record.folder.resolve()),
     )
 
 

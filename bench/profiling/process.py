@@ -130,12 +130,16 @@ def _facts(order: Order) -> Answer:
     known = hardware(device)
     found = {
         "device": str(device),
-        "hardware": known.get("gpu") or f"{known['cpu']}, {torch.get_num_threads()} threads",
+        "hardware": known.get("gpu") or _processor(known["cpu"], torch.get_num_threads()),
         "torch": torch.__version__,
         "backend": resolve_backend(None, torch.empty(0)) if device.type == "cpu" else _gpu_backend(device),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
     }
     return Answer("complete", found=found)
+
+
+def _processor(name: str, threads: int) -> str:
+    return f"{name}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def _gpu_backend(device: torch.device) -> str:

@@ -47,7 +47,7 @@ Energy = NDArray[np.float64]
 def measure_receptive_field(setting: Setting, tools: Instruments) -> dict[str, Any]:
     """Find how a network's energy spreads around the central voxel, and leave its central planes in a file.
 
-    Of ``setting.more``: ``inputs``, over how many images of N(0, 1) it is averaged (`INPUTS`), and ``run``, the folder
+    Of ``setting.more``: ``inputs``, over how many images of N(0, 1) it is averaged (`INPUTS`), and ``run``, the key
     of a record whose trained weights the network takes; those of seed 0 where it is empty. Input n is the same for
     every network. At the deadline it ends with the inputs that are done, one at least.
 
@@ -205,7 +205,7 @@ def _centre(size: tuple[int, ...]) -> tuple[int, ...]:
 
 def _record(setting: Setting) -> Record | None:
     """The record whose weights are meant, which must be of the setting's network; None where none is."""
-    folder = str(setting.more.get("run", ""))
+    folder = setting.weights_from
     if not folder:
         return None
     record = Store().find(folder)

@@ -61,6 +61,8 @@ class Setting:
         backend: of the selective scan; empty for the one that the device's tensors get.
         asked_size: what was asked for where the network does not take that size; else the same as ``image_size``.
         more: what else a kind of measurement depends on, e.g. the shape of the volume.
+        called: what people call it, where that is not ``model``.
+        weights_from: folder of the record whose trained weights it takes; ``more`` names the record by its key.
     """
 
     what: What
@@ -78,6 +80,8 @@ class Setting:
     backend: str = ""
     asked_size: Size = (0, 0, 0)
     more: Mapping[str, Any] = field(default_factory=dict)
+    called: str = ""
+    weights_from: str = ""
 
     def job(self, machine: Machine) -> dict[str, Any]:
         """The canonical form: everything that the figures depend on, and nothing else."""

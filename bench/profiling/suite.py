@@ -133,6 +133,8 @@ def _keep(setting: Setting, outcome: Outcome, store: Store, machine: Machine) ->
         "provenance": answer.provenance,
         "notes": list(answer.notes),
     }
+    if setting.called:
+        facts["title"] = setting.called
     if setting.asked_size != setting.image_size:
         facts["asked_size"] = list(setting.asked_size)
     record = store.open_profile(setting.job(machine), **facts)

@@ -40,7 +40,7 @@ def measure_volume(setting: Setting, tools: Instruments) -> dict[str, Any]:
         tools.on_pass(f"window {done}/{total}")
 
     work = Pass(lambda _mark: window.logits(image, on_window), lambda: iter(()))
-    found = measure(work, tools, lambda: owned_bytes(network, work))
+    found = measure(work, tools, lambda: owned_bytes(network, work), many=True)
     seconds = found["time"]["median_s"]
     return {
         **found,

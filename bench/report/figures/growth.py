@@ -30,7 +30,8 @@ from bench.stats.scaling import fit_power_law
 
 LEAST_SIZES = 3
 # Column, label of its axis, factor to its unit.
-_QUANTITIES = (("time_s", "time (ms)", 1e3), ("memory_bytes", "memory (GiB)", 2.0**-30))
+_TIME = ("time_s", "time (ms)", 1e3)
+_GIB, _MIB = ("memory_bytes", "memory (GiB)", 2.0**-30), ("memory_bytes", "memory (MiB)", 2.0**-20)
 _NAME_CHARACTERS = 18
 _NOTE_CHARACTERS = 36
 _ROW_IN = LINE_IN + 0.03
@@ -79,7 +80,7 @@ def growth(frame: pd.DataFrame, title: str, x_label: str, models: Sequence[str] 
     demand(frame, ("model", "panel", "x", "size", "time_s"), "growths")
     demand_finite(frame, ("x",), "growths")
     look = looks(frame["model"], models)
-    shown = [one for one in _QUANTITIES if one[0] in frame and frame[one[0]].notna().any()] or [_QUANTITIES[0]]
+    shown = [_TIME, *_memory(frame)]
     panels = {str(name): rows.sort_values("x") for name, rows in frame.groupby("panel", sort=False)}
     beside = {name: _Beside(_exponents(rows, shown), _unmeasured(rows)) for name, rows in panels.items()}
     heights = [max(_LEAST_IN, one.height_in + _AROUND_IN) for one in beside.values()]
@@ -102,6 +103,13 @@ def growth(frame: pd.DataFrame, title: str, x_label: str, models: Sequence[str] 
     for axes, one in zip(grid[:, -1], beside.values(), strict=True):
         _names(figure, axes, one, [label.partition(" ")[0] for _, label, _ in shown], look)
     return figure
+
+
+def _memory(frame: pd.DataFrame) -> list[tuple[str, str, float]]:
+    """How memory is shown: in GiB, or MiB where there is little; not at all where nothing is known of it."""
+    if "memory_bytes" not in frame or frame["memory_bytes"].isna().all():
+        return []
+    return [_GIB if frame["memory_bytes"].max() >= 2**28 else _MIB]
 
 
 def _exponents(rows: pd.DataFrame, shown: Sequence[tuple[str, str, float]]) -> dict[str, list[str]]:

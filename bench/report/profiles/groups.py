@@ -14,7 +14,7 @@ from bench.store import Record
 
 MODES = {"infer": "inference", "train": "training"}
 # What a row or a block tells; all else is shared by a table.
-_OF_ROWS = frozenset(("model", "model_options", "image_size", "mode", "batch", "flips", "run", "run_key"))
+_OF_ROWS = frozenset(("model", "model_options", "image_size", "mode", "batch", "flips", "run"))
 _OF_MIXERS = frozenset(("in_channels", "classes"))
 
 
@@ -159,14 +159,16 @@ def labelled(records: Sequence[Record]) -> list[Measurement]:
         apart[job["model"]] = [
             name for name in names if len({json.dumps(other["model_options"].get(name)) for other in alike}) > 1
         ]
-    return [Measurement(record, _label(record.content["job"], apart)) for record in records]
+    return [Measurement(record, _label(record, apart)) for record in records]
 
 
-def _label(job: Mapping[str, Any], apart: Mapping[str, Sequence[str]]) -> str:
+def _label(record: Record, apart: Mapping[str, Sequence[str]]) -> str:
+    job = record.content["job"]
+    name = str(record.content.get("title") or job["model"])
     told = [f"{name}={plain(job['model_options'].get(name))}" for name in apart[job["model"]]]
     if job.get("run"):
-        told.append(f"trained, {str(job.get('run_key', ''))[:6]}")
-    return f"{job['model']} ({', '.join(told)})" if told else str(job["model"])
+        told.append(f"trained, {str(job['run'])[:6]}")
+    return f"{name} ({', '.join(told)})" if told else name
 
 
 def _what(record: Record) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from bench.report.profiles.cells import number
 from bench.report.profiles.groups import Group, Measurement
 
-FEW = "*"
+FEW = "†"
 # How a profile's count of operations calls what came out of compiled extensions.
 UNSEEN = "code outside of PyTorch"
 _MESSAGE_CHARACTERS = 200
@@ -48,17 +48,14 @@ def machine(group: Group, rows: Sequence[Measurement]) -> str:
     told = [f"{group.hardware}, PyTorch {group.shared['torch']}"]
     if group.on_gpu:
         told.append(f"cudnn.benchmark {'on' if group.shared['cudnn_benchmark'] else 'off'}")
-    if any(_scans(row) for row in rows):
+    known = [row.found["operations"] for row in rows if row.found.get("operations")]
+    if any(operations.get("scan", 0) > 0 for operations in known):
         told.append(f"selective scan by {group.shared['backend']}")
+    elif len(known) < len(rows):
+        told.append(f"selective scans, if any, by {group.shared['backend']}")
     codes = _by(rows, lambda row: [row.record.code])
     told.append(f"code {' and '.join(codes)}")
     return f"{', '.join(told)}."
-
-
-def _scans(row: Measurement) -> bool:
-    """Whether it has a selective scan, or nobody can tell."""
-    operations = row.found.get("operations")
-    return operations is None or operations.get("scan", 0) > 0
 
 
 def _times(rows: Sequence[Measurement]) -> Iterator[str]:

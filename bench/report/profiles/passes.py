@@ -96,12 +96,16 @@ def _part(name: str) -> Field[Measurement]:
 
 
 def _memory_fields(group: Group) -> list[Field[Measurement]]:
+    # Features of a few thousand tokens take thousandths of a GiB.
+    unit, scale = ("MiB", 2.0**-20) if group.what == "mixer" else ("GiB", 1 / GIB)
+
     def cell(name: str) -> Callable[[Measurement], Cell]:
-        return lambda row: quantity(row.memory(name), 1 / GIB, at_least=not row.complete)
+        return lambda row: quantity(row.memory(name), scale, at_least=not row.complete)
 
     names = _ON_GPU if group.on_gpu else _ON_CPU
     return [
-        Field(Column(f"{label} GiB", rule=place == 0), cell(name)) for place, (label, name) in enumerate(names.items())
+        Field(Column(f"{label} {unit}", rule=place == 0), cell(name))
+        for place, (label, name) in enumerate(names.items())
     ]
 
 

@@ -23,8 +23,8 @@ def measurement_sheets(records: Sequence[Record]) -> list[Sheet]:
     """Tables of all measurements among the records; the others are left out.
 
     Only what agrees in hardware, version of PyTorch, precision and way of measuring shares a table. A measurement that
-    came to no end is a row that says why, with the memory that it had reached. Times are in ms or s, memory in GiB,
-    energy in J, operations in 10⁹ multiply-accumulates.
+    came to no end is a row that says why, with the memory that it had reached. Times are in ms or s, memory in GiB (of
+    mixers in MiB), energy in J, operations in 10⁹ multiply-accumulates.
 
     Args:
         records: in any order; rows stand by size, then the fastest first.

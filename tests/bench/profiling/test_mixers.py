@@ -196,13 +196,21 @@ class Scale(nn.Module):
         self.features = torch.empty(0)
         self.precisions: set[torch.dtype | None] = set()
         self.modes: set[tuple[bool, bool]] = set()
+        self.backward: set[tuple[bool, bool]] = set()
 
     def forward(self, features: Tensor) -> Tensor:
         if not features.is_meta:
             self.features = features
             self.precisions.add(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
             self.modes.add((self.training, torch.is_grad_enabled()))
-        return features * self.weight
+        scaled = features * self.weight
+        if scaled.requires_grad:
+            scaled.register_hook(lambda _gradient: self.backward.add(_arithmetic()))
+        return scaled
+
+
+def _arithmetic() -> tuple[bool, bool]:
+    return torch.is_autocast_enabled("cpu"), torch.backends.cuda.matmul.allow_tf32
 
 
 @pytest.fixture
@@ -235,11 +243,14 @@ def test_precision_layout_and_compilation_are_those_of_the_setting(
     monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
     measure_mixer(make_setting("scale", mode), make_tools())
     assert (scale.precisions, compiled) == ({None}, [])
+    assert scale.backward <= {(False, False)}
     assert scale.features.is_contiguous()
     scale.precisions.clear()
+    scale.backward.clear()
     changed = make_setting("scale", mode, precision="bf16", channels_last=True, compile=True)
     measure_mixer(changed, make_tools())
     assert (scale.precisions, compiled) == ({torch.bfloat16}, [scale])
+    assert scale.backward == ({(False, True)} if mode == "train" else set())
     assert scale.features.is_contiguous(memory_format=torch.channels_last_3d)
 
 

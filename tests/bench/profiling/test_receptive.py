@@ -146,18 +146,24 @@ def test_what_is_too_small_to_be_squared_in_fp32_is_seen() -> None:
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
 def test_precision_is_that_of_the_setting(precision: str) -> None:
-    seen: list[tuple[bool, bool]] = []
+    seen: list[tuple[str, bool, bool]] = []
+
+    def look(when: str) -> None:
+        seen.append((when, torch.is_autocast_enabled("cpu"), torch.backends.cuda.matmul.allow_tf32))
 
     class Watched(nn.Conv3d):
         def forward(self, image: Tensor) -> Tensor:
-            seen.append((torch.is_autocast_enabled("cpu"), torch.backends.cuda.matmul.allow_tf32))
-            return super().forward(image)
+            look("forward")
+            logits = super().forward(image)
+            logits.register_hook(lambda _gradient: look("backward"))
+            return logits
 
     torch.manual_seed(0)
     layer, image, signs = Watched(1, 2, 3, padding=1), torch.randn(1, 1, 5, 5, 5), torch.tensor([1.0, -1.0])
     exact = squared_gradient(layer, image, signs, "fp32")
+    assert seen == [("forward", False, False), ("backward", False, False)]
     found = squared_gradient(layer, image, signs, precision)  # type: ignore[arg-type]
-    assert seen == [(False, False), (precision == "bf16", True)]
+    assert seen[2:] == [("forward", precision == "bf16", True), ("backward", False, True)]
     assert found.dtype == torch.float64
     torch.testing.assert_close(found, exact, rtol=0.05, atol=1e-3)
 
@@ -264,15 +270,16 @@ def test_a_scan_in_one_direction_sees_what_came_before() -> None:
 def test_the_file_holds_three_planes_and_the_curve() -> None:
     made = np.full((4, 6, 8), 1e-20)
     made[2, 3, 4], made[2, 1, 5], made[1, 3, 7], made[3, 5, 4] = 10.0, 1.0, 0.1, 0.01
-    made[0, 0, 0] = 0.0
+    made[3, 0, 0] = 100.0  # the largest lies in none of the planes
+    made[2, 0, 0] = made[0, 3, 0] = made[0, 0, 4] = 0.0
     radial = spread(made)["radial"]
     content = np.load(io.BytesIO(to_file(made, radial)))
     assert set(content) == {"axial", "coronal", "sagittal", "radius", "share"}
     axial, coronal, sagittal = (content[name] for name in ("axial", "coronal", "sagittal"))
     assert (axial.shape, coronal.shape, sagittal.shape) == ((6, 8), (4, 8), (4, 6))
     assert {plane.dtype for plane in (axial, coronal, sagittal)} == {np.dtype(np.float16)}
-    assert axial[3, 4] == coronal[2, 4] == sagittal[2, 3] == 0
-    assert (axial[1, 5], coronal[1, 7], sagittal[3, 5]) == (-1, -2, -3)
+    assert axial[3, 4] == coronal[2, 4] == sagittal[2, 3] == -1
+    assert (axial[1, 5], coronal[1, 7], sagittal[3, 5]) == (-2, -3, -4)
     assert axial.min() == coronal.min() == sagittal.min() == -12
     np.testing.assert_array_equal(content["radius"], radial["radius"])
     np.testing.assert_array_equal(content["share"], radial["share"])
@@ -371,7 +378,7 @@ def _open(root: Path, job: Job) -> OpenRecord:
 
 
 def of_run(record: Record, **changes: Any) -> Setting:
-    return make_setting(**{"more": {"inputs": 1, "run": str(record.folder)}, **changes})
+    return make_setting(**{"more": {"inputs": 1, "run": record.key}, "weights_from": str(record.folder), **changes})
 
 
 def test_of_a_run_it_is_that_of_its_weights(run: Record, use: Callable[[nn.Module], nn.Module]) -> None:

@@ -165,9 +165,9 @@ def test_networks_of_one_name_are_told_apart_by_the_options_that_differ(profile:
 
 def test_too_few_repeats_are_marked_and_explained(profile: Make) -> None:
     sheet = _one([profile("unet", repeats=3), profile("unetr", repeats=6)])
-    assert {row["network"]: row["repeats"] for row in _rows(sheet)} == {"unet": "3*", "unetr": "6"}
-    assert "* too few repeats for an interval of the median." in sheet.notes
-    assert not any(note.startswith("*") for note in _one([profile("unetr", repeats=6)]).notes)
+    assert {row["network"]: row["repeats"] for row in _rows(sheet)} == {"unet": "3†", "unetr": "6"}
+    assert "† too few repeats for an interval of the median." in sheet.notes
+    assert not any(note.startswith("†") for note in _one([profile("unetr", repeats=6)]).notes)
 
 
 def test_each_rule_of_repeating_is_told_once(profile: Make) -> None:
@@ -213,6 +213,8 @@ def test_software_and_what_cudnn_and_the_scan_were_told(profile: Make) -> None:
         "NVIDIA H200, PyTorch 2.11.0+cu130, cudnn.benchmark on, selective scan by triton, code abcdef012345."
     )
     assert "cudnn.benchmark off, code" in off.notes[-1]  # and no scan in it
+    failed = _one([profile("unet"), profile("unetr", status="oom")])
+    assert "selective scans, if any, by triton" in failed.notes[-1]
     other = profile("unet", 96)
     other.content["provenance"]["code"]["dirty"] = True
     assert "code abcdef012345 and abcdef012345, changed." in _one([profile(), other]).notes[-1]
@@ -232,6 +234,7 @@ def test_mixers_stand_in_a_block_for_each_width_by_their_tokens(profile: Make) -
     assert told == 2 * [
         ("mamba_3", "8³", "512"), ("attention", "8³", "512"), ("mamba_3", "16³", "4,096"), ("attention", "16³", "4,096")
     ]  # fmt: skip
+    assert {row["allocated MiB"] for row in _rows(sheet)} == {"3,072"}
     assert _note(sheet, "Operations").startswith("Operations: multiply-accumulates of one forward pass;")
     job = {"in_channels": 48, "classes": 48}
     failed = profile("attention", 32, what="mixer", status="failed", message="no", job=job)

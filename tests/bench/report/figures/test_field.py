@@ -81,6 +81,7 @@ def test_names_leave_the_planes_free_and_stay_within_the_figure(networks: int) -
     tops = [axes.get_window_extent() for axes in figure.axes[: 3 * networks]]
     assert not any(one.overlaps(other) for n, one in enumerate(tops) for other in tops[n + 1 :])
     assert max(box.x1 for box in tops) <= figure.bbox.x1
+    assert min(box.width for box in tops) > 1.2 * figure.dpi
 
 
 def _shares(**curves: list[float]) -> pd.DataFrame:

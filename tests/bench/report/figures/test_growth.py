@@ -101,6 +101,13 @@ def test_what_is_proportional_lies_below_all_points() -> None:
             assert (np.asarray(line.get_ydata()) > y0 / x0 * np.asarray(line.get_xdata())).all()
 
 
+def test_little_memory_is_shown_in_a_smaller_unit() -> None:
+    frame = _grown("unet", 1.0)
+    axes = _draw(frame.assign(memory_bytes=[2**20, 2**21, 2**22])).axes[1]
+    assert axes.get_ylabel() == "memory (MiB)"
+    assert list(_lines(axes)[0].get_ydata()) == [1, 2, 4]
+
+
 @pytest.mark.parametrize("memory", ["absent", "unknown"])
 def test_without_memory_there_is_time_alone(memory: str) -> None:
     frame = _grown("unet", 1.0)
