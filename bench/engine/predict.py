@@ -65,7 +65,7 @@ class Predictor:
             )
         weights = _weights(record, checkpoint)
         job = record.content["job"]
-        card = _card(record)
+        card = card_of(record)
         try:
             patch_size = TypeAdapter(Size).validate_python(job["protocol"]["data"]["patch_size"])
             # Records from before these fields were segmented so.
@@ -176,8 +176,12 @@ def _weights(record: Record, checkpoint: str) -> Path:
     return file
 
 
-def _card(record: Record) -> DatasetCard:
-    """As the run saw it: a dataset that was named as a folder may be out of reach by now."""
+def card_of(record: Record) -> DatasetCard:
+    """The dataset's card as the run saw it: a dataset that was named as a folder may be out of reach by now.
+
+    Raises:
+        DataError: the record holds none, and its dataset is none that this version knows.
+    """
     stated = record.content.get("data", {}).get("card")
     return data.card(record.content["job"]["dataset"]) if stated is None else DatasetCard.from_dict(stated)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import models
+from bench.engine.predict import card_of
 from bench.errors import BenchError, unknown
 from bench.fields import Precision
 from bench.plan import check_option_targets, choose_models
@@ -36,7 +37,7 @@ class Request:
         resolutions: edges of cubes, in voxels.
         mode: ``infer``, ``train`` or ``both``.
         batch: images at once.
-        precision: bf16 on a GPU and fp32 on a CPU by default.
+        precision: by default fp32 on a CPU; on a GPU bf16, but tf32 for a receptive field, whose far parts are faint.
         channels: of the image, 4 by default; for mixers of the features, several if need be.
         classes: logits per voxel.
         changes: ``model_options.NAME.OPTION=VALUE``.
@@ -149,24 +150,25 @@ def _of_run(request: Request, machine: Machine, store: Store) -> Setting:
             "--run says which network, channels and patch it is; leave --model, --resolution, --channels and --set out"
         )
     job = record.content["job"]
-    card = record.content["data"]["card"]
+    card = card_of(record)
     return _setting(
         request,
         machine,
         model=job["model"],
-        model_options=job["model_options"],
+        model_options=models.resolve_options(job["model"], job["model_options"]),
         image_size=tuple(job["protocol"]["data"]["patch_size"]),
         asked_size=tuple(job["protocol"]["data"]["patch_size"]),
         mode="infer",
-        in_channels=len(card["channels"]),
-        classes=card["classes"],
+        in_channels=len(card.channels),
+        classes=card.classes,
         more={"inputs": request.inputs, "run": record.key},
         weights_from=str(record.folder.resolve()),
     )
 
 
 def _setting(request: Request, machine: Machine, **of_cell: Any) -> Setting:
-    default: Precision = "bf16" if machine.on_gpu else "fp32"
+    on_gpu: Precision = "tf32" if request.what == "receptive-field" else "bf16"
+    default: Precision = on_gpu if machine.on_gpu else "fp32"
     return Setting(
         **{
             "what": cast(What, request.what),
@@ -174,7 +176,8 @@ def _setting(request: Request, machine: Machine, **of_cell: Any) -> Setting:
             "precision": cast(Precision, request.precision) or default,
             "compile": request.compile,
             "channels_last": request.channels_last,
-            "cudnn_benchmark": request.cudnn_benchmark,
+            # A receptive field takes a few passes, which the choice of kernels would outlast.
+            "cudnn_benchmark": request.cudnn_benchmark and request.what != "receptive-field",
             "backend": request.backend,
             "more": _more(request),
             **of_cell,

@@ -22,17 +22,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-import data
 import models
 from bench.engine.checkpoint import load_checkpoint, load_weights
 from bench.engine.precision import arithmetic
+from bench.engine.predict import card_of
 from bench.errors import BenchError
 from bench.fields import Precision
 from bench.profiling.instruments import Instruments
 from bench.profiling.network import build
 from bench.profiling.setting import Setting, Size
 from bench.store import Record, Store
-from data.card import DatasetCard
 
 FILE = "receptive_field.npz"
 INPUTS = 8
@@ -216,8 +215,7 @@ def _record(setting: Setting) -> Record | None:
             f"its weights.{faults}"
         )
     job = record.content["job"]
-    stated = record.content.get("data", {}).get("card")
-    card = data.card(job["dataset"]) if stated is None else DatasetCard.from_dict(stated)
+    card = card_of(record)
     model = setting.model
     facts: dict[str, tuple[Any, Any]] = {
         "model": (job["model"], model),

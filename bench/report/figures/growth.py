@@ -62,9 +62,9 @@ class _Beside:
 def growth(frame: pd.DataFrame, title: str, x_label: str, models: Sequence[str] | None = None) -> Figure:
     """Time and memory against size, both axes logarithmic: a row for each panel, a line for each model.
 
-    Beside each row stand its models with the exponents of their lines, fitted by `bench.stats.scaling.fit_power_law`
-    where there are three sizes or more; the slowest at its largest size stands first. A dotted line has the slope of
-    what grows in proportion.
+    Beside each row stand its models with the exponents of their lines between the two largest sizes, where there are
+    three or more: smaller ones cost what every pass costs. The slowest at its largest size stands first. A dotted line
+    has the slope of what grows in proportion.
 
     Args:
         frame: model, panel (what its row is called), x (voxels or tokens), size (how x is written on the axis), time_s,
@@ -126,7 +126,8 @@ def _exponents(rows: pd.DataFrame, shown: Sequence[tuple[str, str, float]]) -> d
 def _exponent(rows: pd.DataFrame, column: str) -> str:
     if rows["x"].nunique() < LEAST_SIZES:
         return "–"
-    return f"{fit_power_law(list(rows['x']), list(rows[column])).exponent:.2f}".replace("-", "−")
+    last = rows[rows["x"] >= sorted(set(rows["x"]))[-2]]
+    return f"{fit_power_law(list(last['x']), list(last[column])).exponent:.2f}".replace("-", "−")
 
 
 def _unmeasured(rows: pd.DataFrame) -> list[str]:
@@ -191,7 +192,7 @@ def _names(figure: Figure, axes: Axes, beside: _Beside, labels: Sequence[str], l
     columns = [width - _COLUMN_IN * place for place in reversed(range(len(labels)))]
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)  # inches from the top left
-    axes.text(0.0, 0.0, "exponent of", color=GREY, va="center", gid="head")
+    axes.text(0.0, 0.0, "exponent at the end", color=GREY, va="center", gid="head")
     for at, label in zip(columns, labels, strict=True):
         axes.text(at, 0.0, label, color=GREY, ha="right", va="center", gid="head")
     y = _ROW_IN / 2

@@ -82,7 +82,8 @@ def _sheet(group_: Group, rows: Sequence[Series]) -> Sheet:
     ]
     notes = [
         f"Exponents p of time ∝ {n}^p and memory ∝ {n}^p, by least squares on logarithms; intervals by how far the "
-        "points lie off a straight line, wide where there are three.",
+        "points lie off a straight line, wide where there are three. At the end: between the two largest sizes, where "
+        "what every pass costs, whatever its size, such as the launch of kernels, weighs least.",
         "Memory is what tensors took, weights and optimiser included; these do not grow, so that its exponent lies "
         "below that of the features alone.",
         *_left_out(rows),
@@ -103,6 +104,13 @@ def _exponent_fields(what: str, value: Callable[[Measurement], float | None]) ->
         law = fit(row)
         return UNKNOWN if law is None else Cell(_signed(law.exponent), law.exponent)
 
+    def last(row: Series) -> Cell:
+        known = sorted({float(m.voxels): found for m in row.members if (found := value(m))}.items())[-2:]
+        if fit(row) is None:
+            return UNKNOWN
+        law = fit_power_law([x for x, _ in known], [y for _, y in known])
+        return Cell(_signed(law.exponent), law.exponent)
+
     def interval(row: Series) -> Cell:
         law = fit(row)
         if law is None or law.low is None or law.high is None:
@@ -112,6 +120,7 @@ def _exponent_fields(what: str, value: Callable[[Measurement], float | None]) ->
     return [
         Field(Column(f"{what} exponent", rule=True), exponent, always=True),
         Field(Column(f"{what} 95 %"), interval),
+        Field(Column(f"{what} at the end"), last, always=True),
     ]
 
 

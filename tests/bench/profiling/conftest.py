@@ -16,6 +16,7 @@ from bench.profiling.clock import Repeater
 from bench.profiling.driver import Driver
 from bench.profiling.instruments import Instruments
 from bench.profiling.setting import Machine, Setting
+from models import registry
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +44,16 @@ def apart(moody_plugin: Path) -> Iterator[Apart]:
         made = Apart()
     with made:
         yield made
+
+
+@pytest.fixture
+def moody_here() -> Iterator[None]:
+    """This process knows the network for as long as a test takes."""
+    from moody import make_known
+
+    make_known()
+    yield
+    del registry._entries["moody"]
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def test_a_measurement_comes_back_with_its_provenance(apart: Apart, make_setting
 def test_a_machine_says_what_it_is(ask: Ask) -> None:
     found = ask(None).found
     assert found["device"] == "cpu"
-    assert "threads" in found["hardware"]
+    assert " thread" in found["hardware"]
     assert found["cores"] >= 1
     refused = ask(None, device="cuda:99")
     assert refused.status == "refused"

@@ -193,6 +193,7 @@ class Scale(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.tensor(3.0))
+        self.kernel = nn.Parameter(torch.zeros(2, 3, 2, 2, 2))  # for its layout alone
         self.features = torch.empty(0)
         self.precisions: set[torch.dtype | None] = set()
         self.modes: set[tuple[bool, bool]] = set()
@@ -245,13 +246,29 @@ def test_precision_layout_and_compilation_are_those_of_the_setting(
     assert (scale.precisions, compiled) == ({None}, [])
     assert scale.backward <= {(False, False)}
     assert scale.features.is_contiguous()
+    assert scale.kernel.is_contiguous()
     scale.precisions.clear()
     scale.backward.clear()
     changed = make_setting("scale", mode, precision="bf16", channels_last=True, compile=True)
     measure_mixer(changed, make_tools())
     assert (scale.precisions, compiled) == ({torch.bfloat16}, [scale])
     assert scale.backward == ({(False, True)} if mode == "train" else set())
-    assert scale.features.is_contiguous(memory_format=torch.channels_last_3d)
+    for tensor in (scale.features, scale.kernel):
+        assert tensor.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_weights_are_those_of_seed_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+
+    def make(channels: int) -> nn.Module:
+        built.append(nn.Conv3d(channels, channels, 1))
+        return built[-1]
+
+    monkeypatch.setitem(MIXERS, "drawn", Mixer("Drawn", make))  # type: ignore[arg-type]
+    torch.manual_seed(5)
+    measure_mixer(make_setting("drawn"), make_tools())
+    torch.manual_seed(0)
+    assert torch.equal(built[0].weight, nn.Conv3d(C, C, 1).weight)
 
 
 def test_operators_are_listed_where_asked_for(scale: Scale) -> None:  # noqa: ARG001

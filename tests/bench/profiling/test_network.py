@@ -23,6 +23,7 @@ DEVICES = [
     "cpu",
     pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")),
 ]
+pytestmark = pytest.mark.usefixtures("moody_here")
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -136,12 +136,14 @@ def test_exponents_of_time_and_memory_are_found_again(profile: Make) -> None:
         {
             "network": "segmamba", "mode": "inference", "batch": "1", "sizes": "64³, 96³, 128³",
             "time exponent": "1.00", "time 95 %": "1.00 to 1.00",
-            "memory exponent": "0.50", "memory 95 %": "0.50 to 0.50",
+            "time at the end": "1.00",
+            "memory exponent": "0.50", "memory 95 %": "0.50 to 0.50", "memory at the end": "0.50",
         },
         {
             "network": "unetr", "mode": "training", "batch": "1", "sizes": "64³, 96³, 128³, 160³",
             "time exponent": "1.50", "time 95 %": "1.50 to 1.50",
-            "memory exponent": "0.75", "memory 95 %": "0.75 to 0.75",
+            "time at the end": "1.50",
+            "memory exponent": "0.75", "memory 95 %": "0.75 to 0.75", "memory at the end": "0.75",
         },
     ]  # fmt: skip
 
@@ -162,6 +164,14 @@ def test_a_spread_gives_an_interval(profile: Make) -> None:
     (row,) = _rows(scaling_sheets(records)[0])
     low, high = (float(end.replace("−", "-")) for end in row["time 95 %"].split(" to "))
     assert low < 0.7 < 1.3 < high
+
+
+def test_what_bends_shows_its_slope_at_the_largest_sizes(profile: Make) -> None:
+    # What launches kernels for a millisecond and grows with the square of its tokens.
+    records = [profile("unet", n, seconds=1e-3 + 1e-12 * n**6) for n in (128, 8, 16, 64, 32)]
+    (row,) = _rows(scaling_sheets(records)[0])
+    assert 0.8 < float(row["time exponent"]) < 1.2
+    assert row["time at the end"] == "1.99"
 
 
 def test_where_memory_is_not_known_there_is_no_exponent_of_it(profile: Make) -> None:

@@ -43,14 +43,18 @@ class Moody(nn.Module):
         return logits
 
 
-@register(replace(card("segresnet"), name="moody", title="For tests", size_multiple=8, minimum_size=8))
 def moody(in_channels: int, out_channels: int, image_size: tuple[int, int, int], *, mood: str = "good") -> nn.Module:  # noqa: ARG001
     return Moody(in_channels, out_channels, mood)
 
 
+def make_known() -> None:
+    """Register it in this process."""
+    register(replace(card("segresnet"), name="moody", title="For tests", size_multiple=8, minimum_size=8))(moody)
+
+
 def install(folder: Path) -> None:
     """Put this module into a folder as an installed distribution."""
-    (folder / "moody.py").write_text(Path(__file__).read_text())
+    (folder / "moody.py").write_text(Path(__file__).read_text() + "\n\nmake_known()\n")
     info = folder / "moody-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: moody\nVersion: 1.0\n")

@@ -54,9 +54,18 @@ def test_points_stand_at_their_sizes_on_logarithmic_axes() -> None:
 def test_exponents_stand_beside_the_names_the_slowest_first() -> None:
     figure = _draw(_grown("unet", 1.0), _grown("attention", 2.0), _grown("new", 1.0, sizes=(64, 96)))
     beside = figure.axes[2]
-    assert _texts(beside, "head") == ["exponent of", "time", "memory"]
+    assert _texts(beside, "head") == ["exponent at the end", "time", "memory"]
     assert _texts(beside, "name") == ["attention", "unet", "new"]
     assert _texts(beside, "exponent") == ["2.00", "1.00", "1.00", "0.50", "–", "–"]
+
+
+def test_exponents_are_those_between_the_two_largest_sizes() -> None:
+    bent = _grown("bent", 1.0, sizes=(8, 16, 64, 128)).sample(frac=1, random_state=0)
+    bent["time_s"] += 1e-5
+    figure = _draw(bent)
+    x = np.array([64.0, 128.0]) ** 3
+    expected = np.diff(np.log(1e-8 * x + 1e-5))[0] / np.log(8)
+    assert _texts(figure.axes[2], "exponent")[0] == f"{expected:.2f}"
 
 
 def test_models_differ_in_more_than_colour_and_look_as_in_the_whole_report() -> None:
