@@ -14,7 +14,8 @@ from bench.key import key_of
 from bench.protocol import Protocol, load_protocol, preset_names
 from data.split import PARTS, Split
 
-RECORDS = sorted((Path(__file__).parents[2] / "results" / "reference").glob("*/*/record.json"))
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
+RECORDS = sorted(path for path in REFERENCE.glob("*/*/record.json") if (path.parent / "split.json").exists())  # of runs
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.parent.name)

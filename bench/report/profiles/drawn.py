@@ -52,11 +52,10 @@ def drawn(records: Sequence[Record]) -> list[Drawn]:
 
 
 def _networks(group_: Group, number: int, networks: Sequence[str]) -> Iterator[Drawn]:
-    """One figure, inferences above training steps."""
+    """One figure, inferences above training steps, batches of several sizes apart."""
     series = [one for one in growing(group_) if one.sizes > 1]
     if series:
-        batches = {one.batch for one in series}
-        frame = pd.concat([_frame(one, MODES[one.mode], len(batches) > 1) for one in series], ignore_index=True)
+        frame = pd.concat([_frame(one, _panel(MODES[one.mode], one, series)) for one in series], ignore_index=True)
         title = f"Growth with the size of the image {group_.told}"
         figure = figures.growth(frame, title, "image (D×H×W voxels)", networks)
         yield Drawn(f"growth-{number}", figure, f"{title}.")
@@ -67,8 +66,7 @@ def _mixers(group_: Group, number: int) -> Iterator[Drawn]:
     for mode, name in MODES.items():
         series = [one for one in growing(group_) if one.mode == mode and one.sizes > 1]
         if series:
-            batches = {one.batch for one in series}
-            frames = [_frame(one, f"{one.channels} channels", len(batches) > 1) for one in series]
+            frames = [_frame(one, _panel(f"{one.channels} channels", one, series)) for one in series]
             title = f"Growth with the number of tokens, {name} {group_.told}"
             frame = pd.concat(frames, ignore_index=True).sort_values("panel", key=_width, kind="stable")
             yield Drawn(f"mixers-{mode}-{number}", figures.growth(frame, title, "tokens"), f"{title}.")
@@ -105,11 +103,14 @@ def _field(label: str, member: Measurement) -> figures.Field | None:
     return figures.Field(label, planes, member.found["radii"])
 
 
-def _frame(series: Series, panel: str, tell_batch: bool) -> pd.DataFrame:
-    label = f"{series.label}, batch {series.batch}" if tell_batch else series.label
+def _panel(name: str, one: Series, series: Sequence[Series]) -> str:
+    return f"{name}, batch {one.batch}" if len({other.batch for other in series}) > 1 else name
+
+
+def _frame(series: Series, panel: str) -> pd.DataFrame:
     rows = [
         {
-            "model": label,
+            "model": series.label,
             "panel": panel,
             "x": member.voxels,
             "size": _size(member),

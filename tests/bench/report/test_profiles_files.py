@@ -13,6 +13,7 @@ import pytest
 
 from bench.errors import BenchError
 from bench.progress import SilentWatcher
+from bench.report.profiles.drawn import drawn
 from bench.report.profiles import profiles_csv, profiles_sheets, write_profiles
 from bench.report.select import Request, Selection, select
 from bench.report.table import Choice
@@ -67,6 +68,18 @@ def test_tables_and_figures_are_written_and_linked(measurements: list[Record], t
     assert {path.name for path in (folder / "figures").iterdir()} == {"cost-1.svg", *(one.name for one in written[1:])}
     before = [path.read_bytes() for path in written]
     assert [path.read_bytes() for path in write_profiles(measurements, folder)] == before
+
+
+def test_batches_are_told_in_the_panels_and_a_network_keeps_its_look(profile: Make) -> None:
+    records = [
+        profile("unet", size, mode=mode, seconds=size / 1e3, job={"batch": batch})
+        for size in (64, 96, 128)
+        for mode, batch in (("infer", 1), ("train", 2))
+    ]
+    (one,) = drawn(records)
+    assert [axes.get_title("left") for axes in one.figure.axes[::3]] == ["inference, batch 1", "training, batch 2"]
+    colours = {line.get_color() for axes in one.figure.axes for line in axes.lines if line.get_gid() == "growth"}
+    assert len(colours) == 1
 
 
 def test_without_its_file_a_receptive_field_has_its_curve_alone(measurements: list[Record], tmp_path: Path) -> None:
