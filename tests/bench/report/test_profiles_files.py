@@ -13,8 +13,8 @@ import pytest
 
 from bench.errors import BenchError
 from bench.progress import SilentWatcher
-from bench.report.profiles.drawn import drawn
 from bench.report.profiles import profiles_csv, profiles_sheets, write_profiles
+from bench.report.profiles.drawn import drawn
 from bench.report.select import Request, Selection, select
 from bench.report.table import Choice
 from bench.report.write import write_report
