@@ -85,6 +85,18 @@ def test_every_edge_that_a_network_takes_can_be_the_largest(
         assert models.nearest_size(model, candidate, {}) == (candidate,) * 3
 
 
+def test_cubes_are_those_of_the_network_whatever_its_multiple(
+    make_setting: Make, make_tools: Tools, largest: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nearest(_model: str, edge: int, _options: object) -> tuple[int, int, int]:
+        return (max(36, -(-edge // 12) * 12),) * 3
+
+    monkeypatch.setattr(models, "nearest_size", nearest)
+    tried = largest(84)
+    assert measure_ceiling(make_setting(what="ceiling", more={"limit_bytes": 1}), make_tools())["edge"] == 84
+    assert tried == [36, 72, 144, 108, 84, 96]
+
+
 def test_at_the_deadline_it_says_that_it_is_not_finished(
     make_setting: Make, make_tools: Tools, largest: Callable[[int], list[int]]
 ) -> None:

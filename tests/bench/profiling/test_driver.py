@@ -78,7 +78,9 @@ def test_other_work_on_the_cpu_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path
     ticks = os.sysconf("SC_CLK_TCK")
 
     def write(busy_s: float, idle_s: float) -> None:
-        stat.write_text(f"cpu {int(busy_s * ticks)} 0 0 {int(idle_s * ticks)} 0 0 0 0 99 99\ncpu0 1 2 3 4\n")
+        busy, idle = int(busy_s * ticks), int(idle_s * ticks)
+        # The time of guests, the last two, is part of the first two.
+        stat.write_text(f"cpu {busy} 0 0 {idle} 0 0 0 0 {busy} 0\ncpu0 1 2 3 4\n")
 
     write(100, 50)
     monkeypatch.setattr(driver.time, "sleep", lambda _s: write(103, 51))

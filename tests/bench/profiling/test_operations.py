@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import _disable_current_modes
 
-from bench.profiling.operations import OperationCount, count_operations, scan_flops
+from bench.profiling.operations import UNSEEN, OperationCount, count_operations, scan_flops
 from models.mamba import CausalSSM, MultiOrderMamba
 from models.ops import selective_scan
 
@@ -85,6 +86,50 @@ def test_a_layer_of_three_orders_counts_three_scans() -> None:
     assert found.scan == 3 * inner * VOXELS * (9 * 3 + 2) // 2
     assert found.convolution == 3 * inner * 4 * (VOXELS + 3)
     assert found.matrix_product == VOXELS * (4 * 2 * inner + 3 * inner * (rank + 6) + 3 * rank * inner + inner * 4)
+
+
+def test_operators_without_a_formula_are_listed_and_the_others_are_not() -> None:
+    layers = nn.Sequential(nn.Conv3d(4, 4, 3, padding=1), nn.InstanceNorm3d(4), nn.GELU(), nn.Flatten(2))
+    found = count_operations(layers, 4, SIZE, batch=2)
+    assert list(found.uncounted) == ["native_batch_norm", "gelu"]  # the norm gives its statistics too
+    assert found.uncounted["gelu"] == 2 * 4 * VOXELS
+    assert list(count_operations(nn.Conv3d(4, 4, 1), 4, SIZE).uncounted) == []
+
+
+class Peeking(nn.Module):
+    """A convolution that looks at values, and what comes out of an extension that no mode of PyTorch sees."""
+
+    def __init__(self, hidden: bool) -> None:
+        super().__init__()
+        self.layer = nn.Conv3d(4, 4, 1)
+        self.scale = torch.full((4, 1, 1, 1), 2.0)  # no buffer, as some authors keep constants
+        self.hidden = hidden
+
+    def forward(self, image: Tensor) -> Tensor:
+        features = self.layer(image) * self.scale
+        if features.abs().sum().item() < 0 or not self.hidden:
+            return features
+        with _disable_current_modes():
+            made = features * 2
+        return made + 1
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_a_network_that_looks_at_values_is_counted_and_what_nobody_sees_is_told(hidden: bool) -> None:
+    network = Peeking(hidden).train()
+    found = count_operations(network, 4, SIZE)
+    assert found.convolution == VOXELS * 4 * 4
+    assert found.uncounted.get(UNSEEN, 0) == (4 * VOXELS if hidden else 0)
+    assert network.training
+
+
+def test_a_fault_of_the_network_is_not_hidden() -> None:
+    class Faulty(nn.Module):
+        def forward(self, _image: Tensor) -> Tensor:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        count_operations(Faulty(), 4, SIZE)
 
 
 def test_counting_leaves_the_network_as_it_was() -> None:

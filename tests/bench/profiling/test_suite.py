@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ CODE = {"commit": "0123456789abcdef", "dirty": False}
 
 
 class Scripted:
-    """Answers without measuring, and remembers what it was asked."""
+    """Answers without measuring, and remembers what it was asked; ``code`` is the state of the checkout."""
+
+    code: Mapping[str, Any] = CODE
 
     def __init__(self, *answers: Answer) -> None:
         self.orders: list[Order] = []
@@ -33,7 +35,7 @@ class Scripted:
         if self._answers:
             return Outcome(self._answers.pop(0), {})
         found = {"latency_s": float(len(self.orders)), "operators": [{}] * order.operators}
-        return Outcome(Answer("complete", found=found, provenance={"code": CODE}), {"more.npz": b"numbers"})
+        return Outcome(Answer("complete", found=found, provenance={"code": dict(self.code)}), {"more.npz": b"numbers"})
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +43,7 @@ def clean_code(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The checkout's state, which a test may change."""
     state = dict(CODE)
     monkeypatch.setattr("bench.profiling.suite.software", lambda: {"code": state, "packages": {}})
+    monkeypatch.setattr(Scripted, "code", state)
     return state
 
 
