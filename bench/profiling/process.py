@@ -132,7 +132,7 @@ def _facts(order: Order) -> Answer:
         "device": str(device),
         "hardware": known.get("gpu") or _processor(known["cpu"], torch.get_num_threads()),
         "torch": torch.__version__,
-        "backend": resolve_backend(None, torch.empty(0)) if device.type == "cpu" else _gpu_backend(device),
+        "backend": resolve_backend(None, torch.empty(0, device=device)),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
     }
     return Answer("complete", found=found)
@@ -140,10 +140,6 @@ def _facts(order: Order) -> Answer:
 
 def _processor(name: str, threads: int) -> str:
     return f"{name}, {threads} thread{'s' if threads > 1 else ''}"
-
-
-def _gpu_backend(device: torch.device) -> str:
-    return resolve_backend(None, torch.empty(0, device=device))
 
 
 def _measure(order: Order, setting: Setting, folder: Path) -> Answer:

@@ -12,7 +12,7 @@ from bench.errors import BenchError
 from bench.key import key_of
 from bench.profiling.apart import Apart, Outcome
 from bench.profiling.order import Order
-from bench.profiling.setting import Machine, Setting, size_text
+from bench.profiling.setting import Machine, Setting
 from bench.progress import Bar, Watcher
 from bench.provenance import software
 from bench.store import Record, Store, code_name
@@ -99,15 +99,6 @@ def _telling(bar: Bar, title: str) -> Callable[[str], None]:
     return lambda news: bar.note(f"{title}: {news}")
 
 
-def setting_text(setting: Setting, machine: Machine) -> str:
-    """In what a setting agrees with others of its table, in words; batch and mode are columns."""
-    told = [size_text(setting.image_size), setting.precision]
-    told += ["compiled"] * setting.compile + ["channels last"] * setting.channels_last
-    told += [] if setting.cudnn_benchmark or not machine.on_gpu else ["cudnn.benchmark off"]
-    told += [f"scan by {setting.backend}"] if setting.backend else []
-    return ", ".join(told)
-
-
 def _known(settings: Sequence[Setting], store: Store, machine: Machine, operators: int) -> dict[str, Record]:
     facts = software()
     if facts["code"]["dirty"]:
@@ -128,7 +119,6 @@ def _keep(setting: Setting, outcome: Outcome, store: Store, machine: Machine) ->
     answer = outcome.answer
     facts: dict[str, Any] = {
         "hardware": machine.hardware,
-        "setting": setting_text(setting, machine),
         "measured": answer.found,
         "provenance": answer.provenance,
         "notes": list(answer.notes),

@@ -29,7 +29,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Setting]]:
                 raise error
             told = {"message": "no room"} if status != "complete" else {}
             return [
-                store.open_profile(one.job(MACHINE), hardware="a processor", setting="", measured={}, notes=[]).finish(
+                store.open_profile(one.job(MACHINE), hardware="a processor", measured={}, notes=[]).finish(
                     status, **told
                 )
                 for one in settings

@@ -13,7 +13,7 @@ from bench.errors import BenchError
 from bench.profiling.apart import Apart, Outcome
 from bench.profiling.order import Answer, Order
 from bench.profiling.setting import Machine, Setting
-from bench.profiling.suite import Conduct, ask_machine, measure_all, setting_text
+from bench.profiling.suite import Conduct, ask_machine, measure_all
 from bench.progress import SilentWatcher
 from bench.store import Store, describe
 
@@ -161,13 +161,3 @@ def test_everything_that_figures_depend_on_is_in_the_key(make_setting: Make, mac
     jobs += [str(base.job(replace(machine, hardware="another"))), str(base.job(replace(machine, torch="9")))]
     assert len(set(jobs)) == len(jobs)
     assert base.job(machine) == replace(base, asked_size=(9, 9, 9), backend="torch").job(machine)
-
-
-def test_the_setting_says_what_is_unusual(make_setting: Make, machine: Machine) -> None:
-    gpu = replace(machine, device="cuda:0")
-    odd = make_setting(
-        compile=True, channels_last=True, cudnn_benchmark=False, backend="reference", image_size=(8, 8, 16)
-    )
-    assert setting_text(make_setting(), gpu) == "8³, fp32"
-    assert setting_text(odd, gpu) == "8×8×16, fp32, compiled, channels last, cudnn.benchmark off, scan by reference"
-    assert "cudnn" not in setting_text(odd, machine)
