@@ -38,6 +38,9 @@ from bench.progress import ConsoleWatcher, SilentWatcher
 _ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # A validation on whole volumes may keep the others waiting for long.
 _PATIENCE = timedelta(hours=6)
+# A launcher that is stopped leaves its heartbeat's thread running. If that thread holds the last reference to the timer
+# that ends it, it joins itself, and Python reports what is no news to anybody; so what a stop left behind is kept.
+_stopped: list[SignalException] = []
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,8 @@ def train_in_ranks(
                 elastic_launch(config, _rank)(task, device_type, left, folder)
         except ChildFailedError as error:
             crash = str(error)
-        except SignalException:  # the ranks got it too, and saved their state
+        except SignalException as signalled:  # the ranks got it too, and saved their state
+            _stopped.append(signalled)
             crash = "stopped by a signal"
         outcomes = [pickle.loads(path.read_bytes()) for path in sorted(Path(folder).glob("*.pickle"))]
     for outcome in outcomes:

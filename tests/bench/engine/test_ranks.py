@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import signal
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing import SignalException
 
 import data
 import models
@@ -18,7 +22,7 @@ from bench.engine.evaluate import evaluate, mean_dice
 from bench.engine.execution import Execution
 from bench.engine.fit import DoesNotFit
 from bench.engine.group import Group
-from bench.engine.interrupt import StopRequest, TimedOut
+from bench.engine.interrupt import Interrupted, StopRequest, TimedOut
 from bench.engine.ranks import train_in_ranks
 from bench.engine.task import TrainingTask
 from bench.errors import BenchError
@@ -185,3 +189,29 @@ def test_a_process_that_dies_is_told(make_task: Callable[..., TrainingTask]) -> 
     broken = replace(task, prepared={})  # a KeyError in every process
     with pytest.raises(BenchError, match="KeyError"):
         train_in_ranks(broken, 2, "cpu", StopRequest(), lambda _execution: None)
+
+
+def test_what_a_stopped_launcher_leaves_running_is_not_pulled_from_under_it(
+    make_task: Callable[..., TrainingTask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its heartbeat's thread would else let go of its own timer, and join itself."""
+    from bench.engine import ranks as module
+
+    class Timer:
+        pass
+
+    alive: list[weakref.ref[Timer]] = []
+
+    def launch(*_launch: object) -> Callable[..., None]:
+        def run(*_arguments: object) -> None:
+            timer = Timer()
+            alive.append(weakref.ref(timer))
+            raise SignalException("stopped", signal.SIGINT)
+
+        return run
+
+    monkeypatch.setattr(module, "elastic_launch", launch)
+    with pytest.raises(Interrupted):
+        train_in_ranks(make_task("stopped"), 2, "cpu", StopRequest(), lambda _execution: None)
+    gc.collect()
+    assert alive[0]() is not None
