@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,12 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+
+# Without a GPU the kernels are tested in Triton's interpreter, which must be asked for before they are defined.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
 

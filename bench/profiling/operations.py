@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.ops import selective_scan
+from models.ops import scan_orders
 
 # Per state and token, as mamba-ssm counts: δA, exp, δB, times u, decay times state, plus, times C, and its sum.
 _FLOPS_PER_STATE = 9
@@ -110,7 +110,7 @@ class _ScanCounter(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.flops = 0
-        self._signature = inspect.signature(selective_scan)
+        self._signature = inspect.signature(scan_orders)
 
     def __torch_function__(
         self,
@@ -119,14 +119,14 @@ class _ScanCounter(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func is not selective_scan:
+        if func is not scan_orders:
             return func(*args, **(kwargs or {}))
         call = self._signature.bind(*args, **(kwargs or {})).arguments
         u: Tensor = call["u"]
-        batch, channels, length = u.shape
-        states = call["A"].shape[1]
+        orders, batch, length, channels = u.shape
+        states = call["A"].shape[-1]
         skip, gate = call.get("D") is not None, call.get("z") is not None
-        self.flops += scan_flops(batch, channels, length, states, skip=skip, gate=gate)
+        self.flops += orders * scan_flops(batch, channels, length, states, skip=skip, gate=gate)
         return torch.empty_like(u)
 
 

@@ -1,28 +1,96 @@
 """The selective scan of Mamba (Gu and Dao 2023, arXiv:2312.00752): one function, several backends.
 
 Shapes in this folder: B batch, D channels, L sequence length, N states per channel, G groups of channels
-that share an input and an output projection.
+that share an input and an output projection, O orders in which the same tokens are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 
+import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from models.errors import ModelError
-from models.ops import reference, torch_scan
+from models.ops.order import BACKWARD, FORWARD, Order
 from models.ops.precision import no_autocast
 from models.request import unknown
 
-# A backend takes (u, delta, A, B, C, D, z, delta_bias, delta_softplus) with shapes and dtypes checked, B and C
-# with their group axis, scans forwards and returns y (B, D, L) in u's dtype. It runs outside autocast.
-Backend = Callable[..., Tensor]
+# Takes the arguments of `scan_orders` up to `orders`, with shapes and dtypes checked, and runs outside autocast.
+Scan = Callable[..., Tensor]
 
-_BACKENDS: Mapping[str, Backend] = {
-    "reference": reference.selective_scan,
-    "torch": torch_scan.selective_scan,
+
+@dataclass(frozen=True)
+class Backend:
+    """A way to carry out scans.
+
+    Attributes:
+        load: imports it; called once it is known to be possible.
+        obstacle: why it cannot scan a tensor with so many states, and what would help; None if it can.
+    """
+
+    load: Callable[[], Scan]
+    obstacle: Callable[[Tensor, int], str | None]
+
+
+def _reference() -> Scan:
+    from models.ops.reference import selective_scan
+
+    return _order_by_order(selective_scan)
+
+
+def _torch() -> Scan:
+    from models.ops.torch_scan import selective_scan
+
+    return _order_by_order(selective_scan)
+
+
+def _triton() -> Scan:
+    from models.ops.triton_scan import scan_orders
+
+    return scan_orders
+
+
+def _mamba_ssm() -> Scan:
+    from models.ops.mamba_ssm_scan import selective_scan
+
+    return _order_by_order(selective_scan)
+
+
+def _no_obstacle(_u: Tensor, _states: int) -> str | None:
+    return None
+
+
+def _triton_obstacle(u: Tensor, states: int) -> str | None:
+    if find_spec("triton") is None:
+        return "the package triton is not installed; PyTorch for CUDA brings it"
+    from models.ops.triton_scan import MOST_STATES, can_run
+
+    if not can_run(u):
+        return f"it runs on a GPU and the tensors are on {u.device}; TRITON_INTERPRET=1 runs it there, slowly"
+    if states > MOST_STATES:
+        return f"it keeps up to {MOST_STATES} states per channel and there are {states}"
+    return None
+
+
+def _mamba_ssm_obstacle(u: Tensor, _states: int) -> str | None:
+    if find_spec("mamba_ssm") is None:
+        return "the package mamba-ssm is not installed; pip install 'segmamba-bench[cuda]' builds it with nvcc"
+    if not u.is_cuda:
+        return f"it runs on a GPU and the tensors are on {u.device}"
+    if u.dtype == torch.float64:
+        return "it has no fp64"
+    return None
+
+
+_BACKENDS: dict[str, Backend] = {
+    "reference": Backend(_reference, _no_obstacle),
+    "torch": Backend(_torch, _no_obstacle),
+    "triton": Backend(_triton, _triton_obstacle),
+    "mamba_ssm": Backend(_mamba_ssm, _mamba_ssm_obstacle),
 }
 _chosen: str | None = None
 
@@ -42,17 +110,21 @@ def set_default_backend(name: str | None) -> None:
     _chosen = None if name is None else _known(name)
 
 
-def resolve_backend(name: str | None, tensor: Tensor) -> str:
+def resolve_backend(name: str | None, tensor: Tensor, states: int = 16) -> str:
     """The backend that scans `tensor`: the named one, else this process's default, else the best for its device.
 
     Raises:
-        ModelError: there is no backend of this name, or `tensor` is not floating point.
+        ModelError: there is no backend of this name, it cannot scan `tensor`, or `tensor` is not floating point.
     """
     if not tensor.is_floating_point():
         raise ModelError(f"selective_scan: u must be floating point; got {tensor.dtype}.")
+    name = name or _chosen
     if name is None:
-        return _chosen or "torch"
-    return _known(name)
+        return "triton" if tensor.is_cuda and _triton_obstacle(tensor, states) is None else "torch"
+    obstacle = _BACKENDS[_known(name)].obstacle(tensor, states)
+    if obstacle is not None:
+        raise ModelError(f"selective_scan: backend {name!r} cannot scan this: {obstacle}.")
+    return name
 
 
 def _known(name: str) -> str:
@@ -81,6 +153,9 @@ def selective_scan(
     h_t = exp(δ_t A) h_{t-1} + δ_t B_t u_t from h_{-1} = 0; y_t = C_t · h_t + D u_t; y_t is multiplied by
     silu(z_t). The state is fp32, or fp64 where u is; autocast has no say in it.
 
+    Tensors (B, D, L) that are transposed views of (B, L, D) are scanned as they lie by the backend ``triton``, which
+    copies others; its result is such a view.
+
     Args:
         u: input (B, D, L).
         delta: step sizes (B, D, L).
@@ -98,36 +173,106 @@ def selective_scan(
         y (B, D, L) in u's dtype.
 
     Raises:
-        ModelError: the backend is unknown or a shape does not fit.
+        ModelError: the backend is unknown or cannot scan these tensors, or a shape does not fit.
     """
-    # As PyTorch's own functions do, so that a torch function mode, such as a counter of operations, sees one call.
-    if has_torch_function((u,)):
-        found: Tensor = handle_torch_function(
-            selective_scan,
-            (u,),
-            u,
-            delta,
-            A,
-            B,
-            C,
-            D,
-            z,
-            delta_bias,
-            delta_softplus=delta_softplus,
-            reverse=reverse,
-            backend=backend,
-        )
-        return found
-    scan = _BACKENDS[resolve_backend(backend, u)]
     _check_shapes(u, delta, A, B, C, D, z, delta_bias)
     if B.dim() == 3:
         B, C = B.unsqueeze(1), C.unsqueeze(1)
-    if reverse:
-        u, delta, B, C = (tensor.flip(-1) for tensor in (u, delta, B, C))
-        z = None if z is None else z.flip(-1)
+    y = scan_orders(
+        u.mT.unsqueeze(0),
+        delta.mT.unsqueeze(0),
+        A.unsqueeze(0),
+        B.permute(0, 3, 1, 2).unsqueeze(0),
+        C.permute(0, 3, 1, 2).unsqueeze(0),
+        None if D is None else D.unsqueeze(0),
+        None if z is None else z.mT,
+        None if delta_bias is None else delta_bias.unsqueeze(0),
+        delta_softplus,
+        (BACKWARD if reverse else FORWARD,),
+        backend=backend,
+    )
+    return y.squeeze(0).mT
+
+
+def scan_orders(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    orders: Sequence[Order],
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """`selective_scan` over the same tokens in several orders at once, each with parameters of its own.
+
+    Token by token, as layers have them: the result of a token stands where the token stands, whatever the order.
+
+    Args:
+        u: input (O, B, L, D).
+        delta: step sizes (O, B, L, D).
+        A: decay rates (O, D, N).
+        B: input projection (O, B, L, G, N).
+        C: output projection, shaped like B.
+        D: skip weights (O, D).
+        z: gate (B, L, D), the same for every order.
+        delta_bias: added to `delta` (O, D).
+        delta_softplus: whether step sizes pass a softplus.
+        orders: the orders.
+        backend: as for `selective_scan`.
+
+    Returns:
+        y (O, B, L, D) in u's dtype.
+
+    Raises:
+        ModelError: as `selective_scan`; or the slices of an order do not divide L.
+    """
+    arguments = (u, delta, A, B, C, D, z, delta_bias, delta_softplus, tuple(orders))
+    # As PyTorch's own functions do, so that a torch function mode, such as a counter of operations, sees one call.
+    if has_torch_function((u,)):
+        found: Tensor = handle_torch_function(scan_orders, (u,), *arguments, backend=backend)
+        return found
+    scan = _BACKENDS[resolve_backend(backend, u, A.shape[-1])].load()
     with no_autocast(u.device.type):
-        y = scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
-    return y.flip(-1) if reverse else y
+        return scan(*arguments)
+
+
+def _order_by_order(selective_scan: Scan) -> Scan:
+    """`scan_orders` by a function of the tensors of one order, as `selective_scan` takes them, B and C with groups."""
+
+    def scan(
+        u: Tensor,
+        delta: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor | None,
+        z: Tensor | None,
+        delta_bias: Tensor | None,
+        delta_softplus: bool,
+        orders: Sequence[Order],
+    ) -> Tensor:
+        results = []
+        for index, order in enumerate(orders):
+            y = selective_scan(
+                order.take(u[index]).mT,
+                order.take(delta[index]).mT,
+                A[index],
+                order.take(B[index]).permute(0, 2, 3, 1),
+                order.take(C[index]).permute(0, 2, 3, 1),
+                None if D is None else D[index],
+                None if z is None else order.take(z).mT,
+                None if delta_bias is None else delta_bias[index],
+                delta_softplus,
+            )
+            results.append(order.put_back(y.mT))
+        return torch.stack(results)
+
+    return scan
 
 
 def _check_shapes(

@@ -1,20 +1,39 @@
-"""The selective scan: the chunked backend against the step-by-step oracle, and the contract of all backends."""
+"""The selective scan: backends against the step-by-step oracle, and the contract of all of them."""
 
 import math
+import sys
+import types
+from collections.abc import Callable
 from unittest.mock import patch
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from models.errors import ModelError
-from models.ops import backends, resolve_backend, selective_scan, torch_scan
+from models.ops import Order, backends, resolve_backend, scan_orders, selective_scan, torch_scan, triton_scan
+from models.ops import scan as scan_module
+from models.ops.scan import Backend
+from models.ops.triton_scan import function as triton_function
 
-NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _runs_here(backend: str) -> bool:
+    try:
+        return resolve_backend(backend, torch.zeros(1, device=DEVICE)) == backend
+    except ModelError:
+        return False
+
+
+# What Triton's interpreter takes seconds for is tested there on less.
+INTERPRETED = DEVICE == "cpu"
+HERE = [name for name in backends() if _runs_here(name)]
+EXACT = [name for name in HERE if name != "mamba_ssm"]  # which has no fp64
 
 
 def make_inputs(
@@ -46,15 +65,38 @@ def make_inputs(
         "z": draw(batch, channels, length),
         "delta_bias": draw(channels),
     }
-    return {name: tensor.to(dtype).requires_grad_() for name, tensor in inputs.items()}
+    return {name: tensor.to(DEVICE, dtype).requires_grad_() for name, tensor in inputs.items()}
 
 
-def output_and_gradients(inputs: dict[str, torch.Tensor], **options: object) -> dict[str, torch.Tensor]:
+def output_and_gradients(
+    inputs: dict[str, torch.Tensor], scan: Callable[..., torch.Tensor] = selective_scan, **options: object
+) -> dict[str, torch.Tensor]:
     """y and the gradient of a fixed weighting of it with respect to every input."""
-    y = selective_scan(**inputs, **options)
-    weights = torch.linspace(-1, 2, y.numel(), dtype=torch.float64).view_as(y).to(y.dtype)
+    y = scan(**inputs, **options)
+    weights = torch.linspace(-1, 2, y.numel(), dtype=torch.float64, device=y.device).reshape(y.shape).to(y.dtype)
     gradients = torch.autograd.grad(y, list(inputs.values()), weights)
     return {"y": y.detach(), **dict(zip(inputs, gradients, strict=True))}
+
+
+def scan_unlike_orders(
+    u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, B: torch.Tensor, C: torch.Tensor,
+    D: torch.Tensor | None = None, z: torch.Tensor | None = None, delta_bias: torch.Tensor | None = None,
+    *, orders: tuple[Order, ...], **options: object,
+) -> torch.Tensor:  # fmt: skip
+    """`scan_orders` of the tensors of `make_inputs`, with parameters and inputs that differ from order to order."""
+
+    def unlike(tensor: torch.Tensor | None) -> torch.Tensor | None:
+        if tensor is None:
+            return None
+        return torch.stack([tensor * (1 + 0.25 * index) for index in range(len(orders))])
+
+    def by_token(projection: torch.Tensor) -> torch.Tensor:
+        return (projection[:, None] if projection.dim() == 3 else projection).permute(0, 3, 1, 2)
+
+    return scan_orders(
+        unlike(u.mT), unlike(delta.mT), unlike(A), unlike(by_token(B)), unlike(by_token(C)), unlike(D),
+        None if z is None else z.mT, unlike(delta_bias), orders=orders, **options,
+    )  # fmt: skip
 
 
 def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float) -> None:
@@ -96,7 +138,7 @@ def test_torch_backend_equals_the_oracle_in_value_and_every_gradient(
     channels = per_group * (groups or 1)
     inputs = make_inputs(batch, channels, length, states, groups=groups, step_range=step_range)
     if not softplus:
-        inputs["delta_bias"] = torch.rand(channels, dtype=torch.float64, requires_grad=True)
+        inputs["delta_bias"] = torch.rand(channels, dtype=torch.float64, device=DEVICE, requires_grad=True)
     options = {"delta_softplus": softplus, "reverse": reverse}
     expected = output_and_gradients(inputs, **options, backend="reference")
     with (
@@ -105,6 +147,59 @@ def test_torch_backend_equals_the_oracle_in_value_and_every_gradient(
     ):
         found = output_and_gradients(inputs, **options, backend="torch")
     assert_same(found, expected, tolerance=1e-11)
+
+
+@settings(max_examples=20, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(
+    batch=st.integers(1, 2),
+    per_group=st.integers(1, 5),
+    groups=st.sampled_from([None, 1, 2]),
+    length=st.sampled_from([1, 3, 8, 13]),
+    states=st.sampled_from([1, 2, 3, 5]),
+    step_range=st.sampled_from([(-6.0, 2.0), (-30.0, 30.0), (25.0, 30.0), (-30.0, -25.0)]),
+    softplus=st.booleans(),
+    kinds=st.lists(st.sampled_from(["forward", "backward", "slices"]), min_size=1, max_size=2),
+    present=st.sets(st.sampled_from(["D", "z", "delta_bias"])),
+    chunk=st.sampled_from([4, 8]),
+    stretch=st.sampled_from([4, 8]),
+    unroll=st.sampled_from([1, 2, 4]),
+    rows=st.sampled_from([1, 2, 128]),
+)
+def test_triton_backend_equals_the_oracle_in_value_and_every_gradient(
+    batch: int,
+    per_group: int,
+    groups: int | None,
+    length: int,
+    states: int,
+    step_range: tuple[float, float],
+    softplus: bool,
+    kinds: list[str],
+    present: set[str],
+    chunk: int,
+    stretch: int,
+    unroll: int,
+    rows: int,
+) -> None:
+    """Any shape, any optional input missing, any orders, any split into chunks, stretches, blocks and rows."""
+    if not softplus:
+        step_range = (0.0, min(5.0, abs(step_range[1])))
+    channels = per_group * (groups or 1)
+    inputs = make_inputs(batch, channels, length, states, groups=groups, step_range=step_range)
+    if not softplus:
+        inputs["delta_bias"] = torch.rand(channels, dtype=torch.float64, device=DEVICE, requires_grad=True)
+    inputs = {name: value for name, value in inputs.items() if name in present or name in ["u", "delta", "A", "B", "C"]}
+    slices = next(number for number in (4, 3, 2, 1) if length % number == 0)
+    options = {"delta_softplus": softplus, "orders": tuple(Order(kind, slices) for kind in kinds)}
+    expected = output_and_gradients(inputs, scan_unlike_orders, **options, backend="reference")
+    with (
+        patch.object(triton_function, "_CHUNKS", (chunk, chunk)),
+        patch.object(triton_function, "_STRETCH", stretch),
+        patch.object(triton_function, "_UNROLL", unroll),
+        patch.object(triton_function, "_BLOCK", 4),
+        patch.object(triton_function, "_CARRY_ROWS", rows),
+    ):
+        found = output_and_gradients(inputs, scan_unlike_orders, **options, backend="triton")
+    assert_same(found, expected, tolerance=1e-9)  # PyTorch's softplus is the identity above 20
 
 
 @pytest.mark.parametrize("shape", [(2, 32, 700, 16), (1, 2100, 40, 16), (2, 3, 5000, 2)])
@@ -130,33 +225,60 @@ def test_on_a_gpu_a_scan_is_cut_into_few_large_operations() -> None:
     assert torch_scan._plan(8, 10**9, on_gpu=True) == (1, 1)
 
 
-@pytest.mark.parametrize("backend", backends())
+@pytest.mark.skipif(INTERPRETED, reason="no GPU here")
+@pytest.mark.parametrize("backend", [name for name in HERE if name != "reference"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 2**-7), (torch.float16, 2**-9)]
+)
+@pytest.mark.parametrize("shape", [(2, 96, 3000, 16), (1, 40, 1500, 64), (1, 384, 512, 7), (3, 768, 64, 16)])
+def test_on_a_gpu_every_backend_equals_the_oracle_at_real_shapes(
+    backend: str, dtype: torch.dtype, tolerance: float, shape: tuple[int, int, int, int]
+) -> None:
+    """Value and every gradient against fp64 on the same numbers, relative to the largest."""
+    inputs = make_inputs(*shape, step_range=(-6.0, 1.0), dtype=dtype)
+    exact = {name: tensor.detach().double().requires_grad_() for name, tensor in inputs.items()}
+    expected = output_and_gradients(exact, delta_softplus=True, backend="reference")
+    found = output_and_gradients(inputs, delta_softplus=True, backend=backend)
+    assert_same({name: value.double() for name, value in found.items()}, expected, tolerance)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="no GPU here")
+def test_on_a_gpu_a_scan_is_the_same_to_the_last_bit_each_time() -> None:
+    inputs = make_inputs(2, 96, 4096, 16, dtype=torch.bfloat16)
+    first, second = (output_and_gradients(inputs, delta_softplus=True, backend="triton") for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("backend", HERE)
 class TestBackendContract:
     """What holds for every backend."""
 
     def test_solves_the_recurrence_of_its_definition(self, backend: str) -> None:
         """One channel, one state, two steps, worked out by hand."""
         y = selective_scan(
-            u=torch.tensor([[[2.0, 3.0]]]),
-            delta=torch.tensor([[[0.5, 0.25]]]),
-            A=torch.tensor([[-1.0]]),
-            B=torch.tensor([[[5.0, 7.0]]]),
-            C=torch.tensor([[[11.0, 13.0]]]),
-            D=torch.tensor([0.1]),
-            z=torch.tensor([[[1.0, -1.0]]]),
+            u=torch.tensor([[[2.0, 3.0]]], device=DEVICE),
+            delta=torch.tensor([[[0.5, 0.25]]], device=DEVICE),
+            A=torch.tensor([[-1.0]], device=DEVICE),
+            B=torch.tensor([[[5.0, 7.0]]], device=DEVICE),
+            C=torch.tensor([[[11.0, 13.0]]], device=DEVICE),
+            D=torch.tensor([0.1], device=DEVICE),
+            z=torch.tensor([[[1.0, -1.0]]], device=DEVICE),
             backend=backend,
         )
         h1 = 0.5 * 5 * 2
         h2 = math.exp(-0.25) * h1 + 0.25 * 7 * 3
         silu = [1 / (1 + math.exp(-1)), -1 / (1 + math.exp(1))]
-        expected = torch.tensor([[[(11 * h1 + 0.2) * silu[0], (13 * h2 + 0.3) * silu[1]]]])
+        expected = torch.tensor([[[(11 * h1 + 0.2) * silu[0], (13 * h2 + 0.3) * silu[1]]]], device=DEVICE)
         torch.testing.assert_close(y, expected)
 
     def test_gradients_agree_with_finite_differences(self, backend: str) -> None:
-        inputs = make_inputs(2, 4, 11, 3, groups=2)
+        if backend not in EXACT:
+            pytest.skip("no fp64")
+        inputs = make_inputs(2, 4, 11, 3, groups=2) if backend != "triton" else make_inputs(1, 2, 5, 2, groups=2)
         assert torch.autograd.gradcheck(
             lambda *tensors: selective_scan(*tensors, delta_softplus=True, reverse=True, backend=backend),
             tuple(inputs.values()),
+            fast_mode=backend == "triton" and INTERPRETED,
         )
 
     def test_group_serves_consecutive_channels(self, backend: str) -> None:
@@ -182,7 +304,7 @@ class TestBackendContract:
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_half_precision_inputs_have_an_fp32_state(self, backend: str, dtype: torch.dtype) -> None:
         """The result is the fp32 result on the same numbers, rounded once."""
-        inputs = make_inputs(2, 4, 200, 3, dtype=dtype)
+        inputs = make_inputs(1, 4, 40 if backend == "triton" and INTERPRETED else 200, 3, dtype=dtype)
         exact = {name: tensor.detach().float().requires_grad_() for name, tensor in inputs.items()}
         expected = output_and_gradients(exact, delta_softplus=True, backend="reference")
         found = output_and_gradients(inputs, delta_softplus=True, backend=backend)
@@ -193,9 +315,9 @@ class TestBackendContract:
 
     def test_autocast_changes_nothing(self, backend: str) -> None:
         """Forward and backward inside an autocast region equal those outside."""
-        inputs = make_inputs(2, 4, 30, 3, dtype=torch.float32)
+        inputs = make_inputs(1, 4, 20, 3, dtype=torch.float32)
         expected = output_and_gradients(inputs, delta_softplus=True, backend=backend)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast(DEVICE, dtype=torch.bfloat16):
             found = output_and_gradients(inputs, delta_softplus=True, backend=backend)
         assert_same(found, expected, tolerance=1e-6)
 
@@ -205,12 +327,15 @@ class TestBackendContract:
         core = {name: inputs[name] for name in ("u", "delta", "A", "B", "C")}
         torch.testing.assert_close(
             selective_scan(**core, backend=backend),
-            selective_scan(**core, D=torch.zeros(2), delta_bias=torch.zeros(2), backend=backend),
+            selective_scan(
+                **core, D=torch.zeros_like(inputs["D"]), delta_bias=torch.zeros_like(inputs["D"]), backend=backend
+            ),
         )
 
     def test_long_decay_leaves_no_nan(self, backend: str) -> None:
         """Steps that wipe the state out, over and over, underflow to zero and not to NaN."""
-        inputs = make_inputs(1, 2, 500, 4, step_range=(60.0, 90.0), dtype=torch.float32)
+        length = 50 if backend == "triton" and INTERPRETED else 500
+        inputs = make_inputs(1, 2, length, 4, step_range=(60.0, 90.0), dtype=torch.float32)
         for value in output_and_gradients(inputs, delta_softplus=True, backend=backend).values():
             assert value.isfinite().all()
 
@@ -262,6 +387,43 @@ def test_default_backend_is_a_listed_one() -> None:
     assert "torch" in backends()
 
 
+def test_backend_that_cannot_run_here_says_why() -> None:
+    tensor = torch.zeros(1, 2, 3)
+    with patch.object(triton_scan, "can_run", lambda _: False), pytest.raises(ModelError, match="TRITON_INTERPRET=1"):
+        resolve_backend("triton", tensor)
+    with pytest.raises(ModelError, match="up to 64 states per channel and there are 65"):
+        resolve_backend("triton", tensor.to(DEVICE), states=65)
+    with patch.object(scan_module, "find_spec", lambda _: None):
+        with pytest.raises(ModelError, match=r"'mamba_ssm' cannot scan this: .*segmamba-bench\[cuda\]"):
+            resolve_backend("mamba_ssm", tensor)
+        with pytest.raises(ModelError, match="triton is not installed"):
+            resolve_backend("triton", tensor)
+
+
+def test_an_installed_kernel_is_given_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """mamba-ssm's function, played by the oracle: contiguous inputs of one type, parameters in fp32."""
+    seen: dict[str, torch.Tensor] = {}
+
+    def selective_scan_fn(u, delta, A, B, C, D, z, delta_bias, delta_softplus):
+        seen.update(u=u, delta=delta, B=B, C=C, z=z, A=A, D=D, delta_bias=delta_bias)
+        return selective_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, backend="reference")
+
+    module = types.ModuleType("mamba_ssm.ops.selective_scan_interface")
+    module.selective_scan_fn = selective_scan_fn  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    inputs = make_inputs(2, 4, 9, 3, groups=2, dtype=torch.bfloat16)
+    monkeypatch.setattr(scan_module, "_mamba_ssm_obstacle", lambda _u, _states: None)
+    scan = scan_module._BACKENDS["mamba_ssm"].load()
+    monkeypatch.setitem(scan_module._BACKENDS, "mamba_ssm", Backend(lambda: scan, lambda _u, _states: None))
+    found = selective_scan(**inputs, delta_softplus=True, reverse=True, backend="mamba_ssm")
+    expected = selective_scan(**inputs, delta_softplus=True, reverse=True, backend="reference")
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)
+    assert all(
+        seen[name].is_contiguous() and seen[name].dtype == torch.bfloat16 for name in ("u", "delta", "B", "C", "z")
+    )
+    assert all(seen[name].dtype == torch.float32 for name in ("A", "D", "delta_bias"))
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
@@ -280,7 +442,7 @@ def test_default_backend_is_a_listed_one() -> None:
 def test_wrong_shape_is_named(name: str, shape: tuple[int, ...], message: str) -> None:
     inputs = make_inputs(2, 4, 8, 5)
     with pytest.raises(ModelError, match=message):
-        selective_scan(**{**inputs, name: torch.zeros(shape)})
+        selective_scan(**{**inputs, name: torch.zeros(shape, device=DEVICE)})
 
 
 def test_integer_input_is_refused() -> None:

@@ -1,0 +1,289 @@
+"""The kernels of the scan put together, and made known to autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from models.ops.order import Order, walks_of
+from models.ops.precision import at_least_fp32
+from models.ops.triton_scan.backward import chunk_gradients, chunk_heads
+from models.ops.triton_scan.forward import carry, chunk_ends, chunk_outputs
+
+# Channels of a program, one to a thread of its only warp.
+_BLOCK = 32
+# Programs that keep a GPU busy: about as many warps as its multiprocessors hold at the kernels' use of registers.
+_PROGRAMS = 2048
+_CHUNKS = (16, 256)
+# Steps from one saved state to the next.
+_STRETCH = 64
+# Tile of the scan over chunks, and its warps.
+_CARRY_ROWS, _CARRY_COLUMNS, _CARRY_WARPS = 128, 16, 4
+_UNROLL = 4
+MOST_STATES = 64
+
+
+class Inputs(NamedTuple):
+    """What the kernels read, with O orders in which the tokens are read.
+
+    Attributes:
+        u, delta: (O, B, L, D), channels side by side in memory.
+        A: (O, N, D), contiguous like all that follow, in the type of the state; N a power of two.
+        B, C: (O, B, L, G, N).
+        D: (O, D) or None.
+        z: (O, B, L, D) like u or None.
+        bias: (O, D) or None.
+    """
+
+    u: Tensor
+    delta: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor | None
+    z: Tensor | None
+    bias: Tensor | None
+
+
+class Kept(NamedTuple):
+    """What the backward pass needs of the forward pass: sums of step sizes, and states every few steps."""
+
+    spans: Tensor
+    states: Tensor
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How scans are cut up: see the kernels' arguments of the same names."""
+
+    orders: tuple[Order, ...]
+    softplus: bool
+    batch: int
+    length: int
+    channels: int
+    groups: int
+    states: int
+    chunk: int
+
+    @classmethod
+    def of(cls, orders: Sequence[Order], u: Tensor, groups: int, states: int, softplus: bool) -> Plan:
+        """For u (O, B, L, D)."""
+        count, batch, length, channels = u.shape
+        programs_a_step = count * batch * groups * triton.cdiv(channels // groups, _BLOCK)
+        wanted = max(1, length * programs_a_step // _PROGRAMS)
+        smallest, largest = _CHUNKS
+        chunk = min(largest, max(smallest, 2 ** (wanted.bit_length() - 1)))
+        return cls(tuple(orders), softplus, batch, length, channels, groups, triton.next_power_of_2(states), chunk)
+
+    @property
+    def chunks(self) -> int:
+        return triton.cdiv(self.length, self.chunk)
+
+    @property
+    def blocks(self) -> int:
+        return triton.cdiv(self.channels // self.groups, _BLOCK)
+
+    @property
+    def stretch(self) -> int:
+        return min(self.chunk, _STRETCH)
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        return self.chunks * self.groups * self.blocks, self.batch, len(self.orders)
+
+    def unroll(self, *, backwards: bool) -> int:
+        """Steps whose loads are in flight together; backwards their states too must find room in registers."""
+        return max(1, min(_UNROLL, 64 // self.states if backwards else 128 // self.states))
+
+    def arguments(self, inputs: Inputs, *others: Tensor) -> dict[str, Any]:
+        """What all kernels but `carry` take."""
+        tokens = [tensor for tensor in (*inputs, *others) if tensor is not None and tensor.dim() >= 4]
+        return {
+            "walks": walks_of(self.orders, self.length, inputs.u.device),
+            "length": self.length,
+            "channels": self.channels,
+            "groups": self.groups,
+            "chunks": self.chunks,
+            "row": self.channels,
+            "CHUNK": self.chunk,
+            "N": self.states,
+            "BLOCK": _BLOCK,
+            "STATE": _state(inputs.A),
+            "BIAS": inputs.bias is not None,
+            "SOFTPLUS": self.softplus,
+            "WIDE": max(tensor.stride(2) for tensor in tokens) * self.length >= 2**31,
+            "RAGGED": self.length % self.chunk != 0 or self.channels // self.groups % _BLOCK != 0,
+            "num_warps": 1,
+        }
+
+
+def can_run(tensor: Tensor) -> bool:
+    """Whether the kernels can scan a tensor where it lies: on a GPU, or anywhere in Triton's interpreter."""
+    return tensor.is_cuda or not isinstance(chunk_ends, triton.runtime.JITFunction)
+
+
+def scan_orders(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    orders: Sequence[Order],
+) -> Tensor:
+    """See `models.ops.scan.scan_orders`; up to `MOST_STATES` states."""
+    plan = Plan.of(orders, u, B.shape[3], A.shape[2], delta_softplus)
+    return _Scan.apply(plan, *prepare(plan, u, delta, A, B, C, D, z, delta_bias))
+
+
+def prepare(
+    plan: Plan,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+) -> Inputs:
+    """The arguments of `scan_orders` as the kernels want them; differentiable."""
+    dtype = at_least_fp32(u.dtype)
+    padding = (0, plan.states - A.shape[2])
+
+    def whole(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.to(dtype).contiguous()
+
+    return Inputs(
+        _side_by_side(u),
+        _side_by_side(delta.to(u.dtype)),
+        F.pad(A.to(dtype), padding).mT.contiguous(),
+        F.pad(B.to(dtype), padding).contiguous(),
+        F.pad(C.to(dtype), padding).contiguous(),
+        whole(D),
+        None if z is None else _side_by_side(z.to(u.dtype)).expand(u.shape),
+        whole(delta_bias),
+    )
+
+
+def scan_forward(plan: Plan, inputs: Inputs, *, keep: bool) -> tuple[Tensor, Kept | None]:
+    """y (O, B, L, D), and with `keep` what `scan_backward` needs besides the inputs."""
+    u, delta, A, B, C, D, z, bias = inputs
+    ends, begins = (A.new_empty(len(A), plan.batch, plan.chunks, *A.shape[1:]) for _ in range(2))
+    spans = A.new_empty(len(A), plan.batch, plan.chunks, plan.channels)
+    states = A.new_empty(len(A), plan.batch, plan.chunks * (plan.chunk // plan.stretch), *A.shape[1:]) if keep else None
+    y = torch.empty_like(u, memory_format=torch.contiguous_format)
+    common = plan.arguments(inputs) | {"UNROLL": plan.unroll(backwards=False)}
+    chunk_ends[plan.grid](u, delta, A, B, bias, ends, spans, **_strides(u=u, delta=delta, B=B), **common)
+    _carry(plan, ends, spans, A, begins, reverse=False)
+    chunk_outputs[plan.grid](
+        u, delta, A, B, C, D, z, bias, begins, y, states,
+        **_strides(u=u, delta=delta, B=B, C=C, z=z, y=y),
+        SKIP=D is not None, GATE=z is not None, SAVE=keep, STRETCH=plan.stretch, **common,
+    )  # fmt: skip
+    return y, None if states is None else Kept(spans, states)
+
+
+def scan_backward(
+    plan: Plan, inputs: Inputs, kept: Kept, grad_y: Tensor, *, again: bool = False
+) -> tuple[Inputs, Tensor | None]:
+    """The gradients with respect to all inputs, that of z (O, B, L, D) too; with `again` y once more.
+
+    Args:
+        plan: of the forward pass.
+        inputs: likewise.
+        kept: by the forward pass.
+        grad_y: (O, B, L, D), channels side by side; what is the same for all orders may be expanded.
+        again: whether y is computed again.
+    """
+    u, delta, A, B, C, D, z, bias = inputs
+    gate = z is not None
+    common = plan.arguments(inputs, grad_y) | {"GATE": gate}
+    heads, tails = (A.new_empty(len(A), plan.batch, plan.chunks, *A.shape[1:]) for _ in range(2))
+    chunk_heads[plan.grid](
+        delta, A, C, z, bias, grad_y, heads,
+        **_strides(delta=delta, C=C, z=z, grad_y=grad_y), UNROLL=plan.unroll(backwards=False), **common,
+    )  # fmt: skip
+    _carry(plan, heads, kept.spans, A, tails, reverse=True)
+
+    def of_chunks(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else A.new_empty(len(A), plan.batch, plan.chunks, *tensor.shape[1:])
+
+    def summed(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.sum((1, 2))
+
+    grad_u, grad_delta = u.new_empty(u.shape), u.new_empty(u.shape)
+    grad_z, y = u.new_empty(u.shape) if gate else None, u.new_empty(u.shape) if again else None
+    grad_A, grad_D, grad_bias = (
+        A.new_empty(len(A), plan.batch, plan.chunks, *A.shape[1:]),
+        of_chunks(D),
+        of_chunks(bias),
+    )
+    grad_B, grad_C = (tensor.new_empty(plan.blocks, *tensor.shape) for tensor in (B, C))
+    unroll = plan.unroll(backwards=True)
+    programs, batch, count = plan.grid
+    scratch = A.new_empty(count * batch * programs * (plan.stretch // unroll) * plan.states * _BLOCK)
+    chunk_gradients[plan.grid](
+        u, delta, A, B, C, D, z, bias, grad_y, kept.states, tails, scratch,
+        y, grad_u, grad_delta, grad_z, grad_A, grad_B, grad_C, grad_D, grad_bias,
+        **_strides(u=u, delta=delta, B=B, C=C, z=z, grad_y=grad_y), grad_token=plan.channels,
+        SKIP=D is not None, AGAIN=again, STRETCH=plan.stretch, UNROLL=unroll, **common,
+    )  # fmt: skip
+    gradients = Inputs(
+        grad_u, grad_delta, grad_A.sum((1, 2)), grad_B.sum(0), grad_C.sum(0), summed(grad_D), grad_z, summed(grad_bias)
+    )
+    return gradients, y
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, plan: Plan, *inputs: Any) -> Tensor:
+        y, kept = scan_forward(plan, Inputs(*inputs), keep=any(ctx.needs_input_grad))
+        ctx.plan = plan
+        ctx.save_for_backward(*inputs, *(kept or ()))
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        *inputs, spans, states = ctx.saved_tensors
+        gradients, _ = scan_backward(ctx.plan, Inputs(*inputs), Kept(spans, states), _side_by_side(grad_y))
+        return None, *gradients
+
+
+def _carry(plan: Plan, ends: Tensor, spans: Tensor, A: Tensor, begins: Tensor, *, reverse: bool) -> None:
+    columns = plan.states * plan.channels
+    carry[triton.cdiv(columns, _CARRY_COLUMNS), plan.batch, len(A)](
+        ends, spans, A, begins,
+        channels=plan.channels, chunks=plan.chunks, row=plan.channels,
+        N=plan.states, ROWS=min(_CARRY_ROWS, triton.next_power_of_2(plan.chunks)), COLUMNS=_CARRY_COLUMNS,
+        STATE=_state(A), REVERSE=reverse, num_warps=_CARRY_WARPS,
+    )  # fmt: skip
+
+
+def _state(A: Tensor) -> tl.dtype:
+    return tl.float64 if A.dtype == torch.float64 else tl.float32
+
+
+def _side_by_side(tensor: Tensor) -> Tensor:
+    """The same (..., L, D), the channels of a token side by side in memory."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def _strides(**tensors: Tensor | None) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name, tensor in tensors.items():
+        strides = (0, 0, 0) if tensor is None else tensor.stride()[:3]
+        found |= dict(zip((f"{name}_order", f"{name}_batch", f"{name}_token"), strides, strict=True))
+    return found
