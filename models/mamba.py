@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.ops import selective_scan
+from models.ops import FORWARD, MixerWeights, Order, mix_orders, selective_scan
 from models.ops.precision import at_least_fp32
 
 _STEP_MIN, _STEP_MAX, _STEP_FLOOR = 1e-3, 0.1, 1e-4
@@ -66,15 +67,11 @@ class SelectiveSSM(nn.Module):
 
 
 class CausalSSM(SelectiveSSM):
-    """A causal depth-wise convolution with SiLU before a `SelectiveSSM`; `d_conv` is its extent in tokens."""
+    """The parameters of a `SelectiveSSM` and of the causal depth-wise convolution before it, `d_conv` tokens wide."""
 
     def __init__(self, channels: int, step_rank: int, d_state: int, d_conv: int, *, long_memory: bool = True) -> None:
         super().__init__(channels, step_rank, d_state, long_memory=long_memory)
         self.conv1d = nn.Conv1d(channels, channels, d_conv, padding=d_conv - 1, groups=channels)
-
-    def mix(self, x: Tensor, z: Tensor) -> Tensor:
-        """Mix x (B, channels, L) along L, each token from itself and those before it, gated by silu(z)."""
-        return self.scan(F.silu(self.conv1d(x)[..., : x.shape[-1]]), z)
 
 
 class Mamba(CausalSSM):
@@ -97,9 +94,7 @@ class Mamba(CausalSSM):
 
         The size of the volume, which layers that read it in other orders need, is taken and not used.
         """
-        x, z = self.in_proj(tokens).mT.chunk(2, dim=1)
-        mixed: Tensor = self.out_proj(self.mix(x, z).mT)
-        return mixed
+        return mix_orders(tokens, _weights(self.in_proj, (self,), self.out_proj), (FORWARD,))
 
 
 class MultiOrderMamba(nn.Module):
@@ -135,17 +130,9 @@ class MultiOrderMamba(nn.Module):
 
     def forward(self, tokens: Tensor, size: Sequence[int]) -> Tensor:
         """Mix tokens (B, D·H·W, dim), W fastest, of a volume of `size` (D, H, W); same shape."""
-        xz = self.in_proj(tokens).mT
         slices = self.num_slices or size[0]
-        total: Tensor | None = None
-        for order, ssm in zip(self.orders, self.ssms, strict=True):
-            assert isinstance(ssm, CausalSSM)
-            x, z = reorder(xz, order, slices).chunk(2, dim=1)
-            y = restore(ssm.mix(x, z), order, slices)
-            total = y if total is None else total + y
-        assert total is not None
-        mixed: Tensor = self.out_proj(total.mT)
-        return mixed
+        orders = [Order(kind, slices if kind == "slices" else 1) for kind in self.orders]
+        return mix_orders(tokens, _weights(self.in_proj, cast(Iterable[CausalSSM], self.ssms), self.out_proj), orders)
 
 
 class CrossScanMamba(nn.Module):
@@ -194,24 +181,20 @@ def step_rank(dim: int) -> int:
     return math.ceil(dim / 16)
 
 
-def reorder(sequence: Tensor, order: str, slices: int) -> Tensor:
-    """Put the tokens of a sequence (B, C, L) in another order.
+def _weights(in_proj: nn.Linear, ssms: Iterable[CausalSSM], out_proj: nn.Linear) -> MixerWeights:
+    """The parameters of a layer as operations take them, those of its orders one after the other."""
 
-    Args:
-        sequence: in the order ``forward``.
-        order: ``forward``; ``backward`` from the last token to the first; ``slices``, which takes the first token of
-            each of `slices` equal runs, then the second of each, and so on.
-        slices: number of runs; divides L.
-    """
-    if order == "backward":
-        return sequence.flip(-1)
-    if order == "slices":
-        return sequence.unflatten(-1, (slices, -1)).mT.flatten(-2)
-    return sequence
+    def stacked(parameter: Callable[[CausalSSM], Tensor]) -> Tensor:
+        return torch.stack([parameter(ssm) for ssm in ssms])
 
-
-def restore(sequence: Tensor, order: str, slices: int) -> Tensor:
-    """Undo `reorder`."""
-    if order == "slices":
-        return sequence.unflatten(-1, (-1, slices)).mT.flatten(-2)
-    return reorder(sequence, order, slices)
+    return MixerWeights(
+        in_proj=in_proj.weight,
+        conv_weight=stacked(lambda ssm: ssm.conv1d.weight.squeeze(1)),
+        conv_bias=stacked(lambda ssm: cast(Tensor, ssm.conv1d.bias)),
+        x_proj=stacked(lambda ssm: ssm.x_proj.weight),
+        step_weight=stacked(lambda ssm: ssm.dt_proj.weight),
+        step_bias=stacked(lambda ssm: ssm.dt_proj.bias),
+        A_log=stacked(lambda ssm: ssm.A_log),
+        D=stacked(lambda ssm: ssm.D),
+        out_proj=out_proj.weight,
+    )

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.mamba import CrossScanMamba, Mamba, MultiOrderMamba, SelectiveSSM, reorder, restore
+from models.errors import ModelError
+from models.mamba import CrossScanMamba, Mamba, MultiOrderMamba, SelectiveSSM
+from models.ops import BACKWARD, FORWARD, Order, mixer
 
 
 def by_definition(layer: Mamba, tokens: Tensor) -> Tensor:
@@ -85,34 +87,46 @@ def test_initial_step_sizes_are_log_uniform() -> None:
 
 def test_autocast_keeps_the_scan_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Decay rates and bias reach the scan unrounded, and the layer's result is in the autocast dtype."""
-    import models.mamba
-
     seen = {}
 
     def spy(*args: Tensor, **options: object) -> Tensor:
         seen.update(u=args[0].dtype, A=args[2].dtype, D=args[5].dtype, bias=args[7].dtype)
         return scan(*args, **options)
 
-    scan = models.mamba.selective_scan
-    monkeypatch.setattr(models.mamba, "selective_scan", spy)
+    scan = mixer.scan_orders
+    monkeypatch.setattr(mixer, "scan_orders", spy)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         result = Mamba(8)(torch.randn(1, 5, 8))
     assert seen == {"u": torch.bfloat16, "A": torch.float32, "D": torch.float32, "bias": torch.float32}
     assert result.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("order", ["forward", "backward", "slices"])
-def test_reordering_is_undone(order: str) -> None:
-    sequence = torch.randn(2, 3, 24)
-    assert torch.equal(restore(reorder(sequence, order, 4), order, 4), sequence)
+@pytest.mark.parametrize("order", [FORWARD, BACKWARD, Order("slices", 4)])
+def test_reordering_is_undone(order: Order) -> None:
+    sequence = torch.randn(2, 24, 3)
+    assert torch.equal(order.put_back(order.take(sequence)), sequence)
 
 
-def test_orders_visit_the_tokens_as_they_say() -> None:
-    """Six tokens in two slices of three: the first of each slice, then the second of each, then the third."""
-    sequence = torch.arange(6).view(1, 1, 6)
-    assert reorder(sequence, "forward", 2).flatten().tolist() == [0, 1, 2, 3, 4, 5]
-    assert reorder(sequence, "backward", 2).flatten().tolist() == [5, 4, 3, 2, 1, 0]
-    assert reorder(sequence, "slices", 2).flatten().tolist() == [0, 3, 1, 4, 2, 5]
+@pytest.mark.parametrize(
+    ("order", "visited"),
+    [
+        (FORWARD, [0, 1, 2, 3, 4, 5]),
+        (BACKWARD, [5, 4, 3, 2, 1, 0]),
+        (Order("slices", 2), [0, 3, 1, 4, 2, 5]),  # the first of each slice of three, then the second, then the third
+    ],
+)
+def test_orders_visit_the_tokens_as_they_say_and_as_their_arithmetic_says(order: Order, visited: list[int]) -> None:
+    assert order.take(torch.arange(6).view(1, 6, 1)).flatten().tolist() == visited
+    walk = order.walk(6)
+    steps = range(6)
+    assert [walk.origin + t % walk.run * walk.within + t // walk.run * walk.across for t in steps] == visited
+
+
+def test_orders_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ModelError, match="forward, backward, slices; got 'sideways'"):
+        Order("sideways")
+    with pytest.raises(ModelError, match="6 tokens do not make 4 slices"):
+        Order("slices", 4).take(torch.zeros(1, 6, 1))
 
 
 @pytest.mark.parametrize("num_slices", [0, 4])

@@ -36,8 +36,8 @@ class Inputs(NamedTuple):
 
     Attributes:
         u, delta: (O, B, L, D), channels side by side in memory.
-        A: (O, N, D), contiguous like all that follow, in the type of the state; N a power of two.
-        B, C: (O, B, L, G, N).
+        A: (O, N, D), contiguous and in the type of the state, like all that follow; N a power of two.
+        B, C: (O, B, L, G, N), contiguous for each token.
         D: (O, D) or None.
         z: (O, B, L, D) like u or None.
         bias: (O, D) or None.
@@ -74,9 +74,9 @@ class Plan:
     chunk: int
 
     @classmethod
-    def of(cls, orders: Sequence[Order], u: Tensor, groups: int, states: int, softplus: bool) -> Plan:
-        """For u (O, B, L, D)."""
-        count, batch, length, channels = u.shape
+    def of(cls, orders: Sequence[Order], shape: Sequence[int], groups: int, states: int, softplus: bool) -> Plan:
+        """For u of a shape (O, B, L, D)."""
+        count, batch, length, channels = shape
         programs_a_step = count * batch * groups * triton.cdiv(channels // groups, _BLOCK)
         wanted = max(1, length * programs_a_step // _PROGRAMS)
         smallest, largest = _CHUNKS
@@ -98,6 +98,13 @@ class Plan:
     @property
     def grid(self) -> tuple[int, int, int]:
         return self.chunks * self.groups * self.blocks, self.batch, len(self.orders)
+
+    @property
+    def kept_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of what `Kept` holds."""
+        leading = (len(self.orders), self.batch)
+        stretches = self.chunks * (self.chunk // self.stretch)
+        return (*leading, self.chunks, self.channels), (*leading, stretches, self.states, self.channels)
 
     def unroll(self, *, backwards: bool) -> int:
         """Steps whose loads are in flight together; backwards their states too must find room in registers."""
@@ -143,7 +150,7 @@ def scan_orders(
     orders: Sequence[Order],
 ) -> Tensor:
     """See `models.ops.scan.scan_orders`; up to `MOST_STATES` states."""
-    plan = Plan.of(orders, u, B.shape[3], A.shape[2], delta_softplus)
+    plan = Plan.of(orders, u.shape, B.shape[3], A.shape[2], delta_softplus)
     return _Scan.apply(plan, *prepare(plan, u, delta, A, B, C, D, z, delta_bias))
 
 
@@ -181,8 +188,8 @@ def scan_forward(plan: Plan, inputs: Inputs, *, keep: bool) -> tuple[Tensor, Kep
     """y (O, B, L, D), and with `keep` what `scan_backward` needs besides the inputs."""
     u, delta, A, B, C, D, z, bias = inputs
     ends, begins = (A.new_empty(len(A), plan.batch, plan.chunks, *A.shape[1:]) for _ in range(2))
-    spans = A.new_empty(len(A), plan.batch, plan.chunks, plan.channels)
-    states = A.new_empty(len(A), plan.batch, plan.chunks * (plan.chunk // plan.stretch), *A.shape[1:]) if keep else None
+    of_spans, of_states = plan.kept_shapes
+    spans, states = A.new_empty(of_spans), A.new_empty(of_states) if keep else None
     y = torch.empty_like(u, memory_format=torch.contiguous_format)
     common = plan.arguments(inputs) | {"UNROLL": plan.unroll(backwards=False)}
     chunk_ends[plan.grid](u, delta, A, B, bias, ends, spans, **_strides(u=u, delta=delta, B=B), **common)
