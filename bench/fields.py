@@ -157,6 +157,10 @@ class AugmentFields(Section):
 BUDGETS = ("epochs", "steps", "gpu_seconds")
 
 
+# What makes a training step faster on a GPU and changes it by rounding alone; the same for every network.
+OPTIMISATIONS = ("channels_last", "fused", "graph")
+
+
 class TrainFields(Section):
     """How a network is trained. Exactly one of ``epochs``, ``steps`` and ``gpu_seconds`` is the budget."""
 
@@ -198,6 +202,16 @@ class TrainFields(Section):
     )
     channels_last: bool = Field(description="lay tensors out with channels last; off, and recorded, where it fails")
     compile: bool = Field(description="compile the network with torch.compile; off, and recorded, where it fails")
+    fused: bool = Field(
+        default=False,
+        description="on a GPU, run norms with the activations after them and depth-wise convolutions as fused kernels; "
+        "off, and recorded, where it fails",
+    )
+    graph: bool = Field(
+        default=False,
+        description="on a GPU, replay a step's forward and backward pass as a CUDA graph, which spares the time of "
+        "launching kernels one by one; off, and recorded, where it fails",
+    )
     deterministic: bool = Field(
         description="repeatable to the bit on one machine; costs speed on a GPU. On a CPU training always is"
     )

@@ -78,9 +78,10 @@ class Protocol(Section):
         """What may change the outcome, in plain values: the protocol's part of a job's key."""
         told = {"description", "changes", "sources", "tuned", "model_options"}
         values = self.model_dump(mode="json", exclude=told)
-        # It came when there were records already, whose keys stay as they are.
-        if values["split"]["folds"] is None:
-            del values["split"]["folds"]
+        # They came when there were records already, whose keys stay as they are.
+        for part, field, usual in (("split", "folds", None), ("train", "fused", False), ("train", "graph", False)):
+            if values[part][field] is usual:
+                del values[part][field]
         return values
 
     def values(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ HOW, OTHER = "How it is measured", "What else is measured"
 def profile(
     model: Annotated[
         list[str],
-        typer.Option("--model", metavar="NAME[,NAME…]", help="Networks, or mixers; by default the paper's eight."),
+        typer.Option("--model", metavar="NAME[,NAME…]", help="Networks, mixers, scans; by default the paper's eight."),
     ] = [],  # noqa: B006
     resolution: Annotated[
         str, typer.Option("--resolution", metavar="N[,N…]", help="Edges of cubes in voxels; by default 64.")
@@ -34,7 +34,7 @@ def profile(
         str, typer.Option("--precision", help="fp32, tf32, bf16 or fp16; by default bf16 on a GPU, fp32 on a CPU.")
     ] = "",
     channels: Annotated[
-        str, typer.Option("--channels", metavar="N[,N…]", help="Of the image (4); of a mixer's features.")
+        str, typer.Option("--channels", metavar="N[,N…]", help="Of the image (4); of a mixer's or scan's features.")
     ] = "",
     classes: Annotated[int, typer.Option("--classes", metavar="N", help="Logits per voxel.")] = 4,
     set_: Annotated[
@@ -46,7 +46,8 @@ def profile(
         str,
         typer.Option(
             "--what",
-            help="network (the default), mixer (token mixers alone), volume (a whole case) or receptive-field.",
+            help="network (the default), mixer (token mixers alone), scan (the selective scan alone, by each "
+            "backend), volume (a whole case) or receptive-field.",
             rich_help_panel=OTHER,
         ),
     ] = "",
@@ -90,6 +91,19 @@ def profile(
     channels_last: Annotated[
         bool, typer.Option("--channels-last", help="Lay tensors out with channels last.", rich_help_panel=HOW)
     ] = False,
+    fused: Annotated[
+        bool,
+        typer.Option("--fused", help="Norms and depth-wise convolutions as fused kernels.", rich_help_panel=HOW),
+    ] = False,
+    graph: Annotated[bool, typer.Option("--graph", help="Replay passes as a CUDA graph.", rich_help_panel=HOW)] = False,
+    optimised: Annotated[
+        bool | None,
+        typer.Option(
+            "--optimised/--as-published",
+            help="With channels last, and on a GPU fused and as a graph; or without, and with mamba-ssm's scan.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     cudnn_benchmark: Annotated[
         bool,
         typer.Option(
@@ -152,6 +166,9 @@ def profile(
         run=run,
         compile=compile_,
         channels_last=channels_last,
+        fused=fused,
+        graph=graph,
+        optimised=optimised,
         cudnn_benchmark=cudnn_benchmark,
         backend=backend,
     )

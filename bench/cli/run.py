@@ -71,6 +71,15 @@ def run(
             rich_help_panel=JOBS,
         ),
     ] = 0,
+    optimised: Annotated[
+        bool,
+        typer.Option(
+            "--optimised/--as-published",
+            help="With channels last, fused kernels and CUDA graphs, as --set train.channels_last=true and so on; or "
+            "with layers and layouts as their authors run them, which is the default.",
+            rich_help_panel=JOBS,
+        ),
+    ] = False,
     timeout: Timeout = 0,
     checkpoint_every: CheckpointEvery = 600,
     workers: Workers = -1,
@@ -102,6 +111,7 @@ def run(
     from bench.engine.device import check_batch
     from bench.engine.network import build_network
     from bench.engine.segment import labels_of_regions
+    from bench.fields import OPTIMISATIONS
     from bench.plan import (
         GridCell,
         check_option_targets,
@@ -123,6 +133,7 @@ def run(
     names = choose_models(split_names(model))
     changes = [*set_, *([f"train.memory_gib={memory_gib}"] if memory_gib else [])]
     changes += [f"split.folds={folds}"] if folds else []
+    changes += [f"train.{field}=true" for field in OPTIMISATIONS if optimised]
     asked = [
         (name, protocols_of(names, preset, changes))
         for name, card in cards.items()

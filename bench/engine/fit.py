@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,9 +17,11 @@ from bench.engine.memory import GIB, is_out_of_memory, limit_memory
 from bench.engine.precision import arithmetic
 from bench.engine.recompute import BATCH_NORMS, recompute
 from bench.engine.step import Step
+from bench.engine.undisturbed import undisturbed
 from bench.errors import BenchError
 from bench.fields import TrainFields
 from data.sampling import Batch
+from models.fusion import unfuse
 
 # How torch begins to say so under `torch.use_deterministic_algorithms`.
 _UNREPEATABLE = "does not have a deterministic implementation"
@@ -61,8 +63,8 @@ def fit(
         DoesNotFit: under ``train.memory_gib`` not even one patch with recomputed activations fits.
     """
     largest = min(most or len(batch.image), len(batch.image))
-    with _undisturbed(model, device):
-        execution = _bearable(model, batch, fields, device, Execution(largest))
+    with undisturbed(model, device):
+        execution = _bearable(model, batch, fields, device, Execution(largest), group)
         if fields.memory_gib is not None:
             execution = _fitting(model, batch, fields, device, execution, int(fields.memory_gib * GIB), beside)
     execution = _agreed(execution, group)
@@ -79,21 +81,23 @@ def apply_recompute(model: nn.Module, batch: Batch, fields: TrainFields, device:
         with arithmetic(fields.precision, device):
             model(batch.image[:1])
 
-    with _undisturbed(model, device):
+    with undisturbed(model, device):
         return recompute(model, pass_once)
 
 
 def _bearable(
-    model: nn.Module, batch: Batch, fields: TrainFields, device: torch.device, execution: Execution
+    model: nn.Module, batch: Batch, fields: TrainFields, device: torch.device, execution: Execution, group: Group
 ) -> Execution:
     """The execution with compilation and layout as asked, less what the network does not bear."""
     notes: list[str] = []
     one = Batch(batch.image[:1], batch.label[:1])
-    wanted = [name for name in ("channels_last", "compile") if getattr(fields, name)]
+    wanted = [name for name in ("channels_last", "fused", "compile", "graph") if getattr(fields, name)]
     chosen = replace(execution, micro_batch=1)
     for name in wanted:
-        attempt = replace(chosen, channels_last=True) if name == "channels_last" else replace(chosen, compile=True)
+        on: dict[str, Any] = {name: True}
+        attempt = replace(chosen, **on)
         try:
+            _possible(name, fields, device, group)
             Step(model, fields, attempt, device).accumulate(one)
             chosen = attempt
         except Exception as error:  # what a compiler or a kernel may raise is no closed list
@@ -103,7 +107,9 @@ def _bearable(
             notes.append(f"{name} is off: {reason}")
             if name == "channels_last":
                 model.to(memory_format=torch.contiguous_format)
-    trial = Step(model, fields, replace(chosen, compile=False), device)
+            if name == "fused":
+                unfuse(model)
+    trial = Step(model, fields, replace(chosen, compile=False, graph=False), device)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trial.accumulate(one)
@@ -112,6 +118,20 @@ def _bearable(
         notes.append("train.deep_supervision changes nothing: the network has one output")
     unused = sum(p.requires_grad and p.grad is None for p in model.parameters())
     return replace(chosen, micro_batch=execution.micro_batch, unused_parameters=unused, notes=tuple(notes))
+
+
+def _possible(name: str, fields: TrainFields, device: torch.device, group: Group) -> None:
+    """See that there is nothing against a way to carry out steps that a trial would not show.
+
+    Raises:
+        BenchError: there is.
+    """
+    if name in ("fused", "graph") and device.type != "cuda":
+        raise BenchError("it needs a GPU")
+    if name == "graph" and group.size > 1:
+        raise BenchError("the processes of a job speak with each other within a step")
+    if name == "graph" and fields.memory_gib is not None:
+        raise BenchError("train.memory_gib may have activations computed again, which a graph cannot record")
 
 
 def _fitting(
@@ -214,23 +234,10 @@ def _agreed(execution: Execution, group: Group) -> Execution:
         recomputed_blocks=max(one.recomputed_blocks for one in all_),
         channels_last=all(one.channels_last for one in all_),
         compile=all(one.compile for one in all_),
+        fused=all(one.fused for one in all_),
+        graph=all(one.graph for one in all_),
         step_memory_bytes=max(one.step_memory_bytes for one in all_),
     )
-
-
-@contextmanager
-def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Random states, buffers and the absence of gradients come back."""
-    buffers = [buffer.detach().clone() for buffer in model.buffers()]
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for buffer, before in zip(model.buffers(), buffers, strict=True):
-                    buffer.copy_(before)
-            for parameter in model.parameters():
-                parameter.grad = None
 
 
 def _size(count: int) -> str:

@@ -11,13 +11,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from bench.engine.execution import Execution
+from bench.engine.graph import Replayed
 from bench.engine.group import ALONE, Group
 from bench.engine.loss import make_loss
 from bench.engine.optimise import make_optimiser
 from bench.engine.precision import arithmetic
+from bench.engine.undisturbed import undisturbed
 from bench.errors import BenchError
 from bench.fields import TrainFields
 from data.sampling import Batch
+from models.fusion import fuse
 
 
 class Step:
@@ -58,6 +61,8 @@ class Step:
         self._layout = torch.channels_last_3d if execution.channels_last else torch.contiguous_format
         if execution.channels_last:
             model.to(memory_format=torch.channels_last_3d)
+        if execution.fused:
+            fuse(model)
         self._together: DistributedDataParallel | None = None
         if group.size > 1:
             self._together = DistributedDataParallel(
@@ -68,6 +73,9 @@ class Step:
             )
         network = self._together or model
         self._forward: Any = torch.compile(network) if execution.compile else network
+        self._pass: Callable[[Tensor, Tensor], Tensor] = self._passes
+        if execution.graph:
+            self._pass = Replayed(self._passes, lambda: undisturbed(model, device))
 
     def __call__(self, batch: Batch, rate: float) -> float:
         """Do one step on this process's part of a batch; returns its loss, the mean over its patches."""
@@ -83,7 +91,17 @@ class Step:
         return float(loss)
 
     def accumulate(self, batch: Batch) -> Tensor:
-        """Put the gradient of a batch's mean loss, times the scaler's factor, into the parameters; returns the loss."""
+        """Put the gradient of a batch's mean loss, times the scaler's factor, into the parameters; returns the loss.
+
+        Replayed as a graph it is one phase, ``backward``, and not two.
+        """
+        loss = self._pass(batch.image, batch.label)
+        if self._execution.graph:
+            self.on_phase("backward")
+        return loss
+
+    def _passes(self, image: Tensor, label: Tensor) -> Tensor:
+        batch = Batch(image, label)
         self.optimiser.zero_grad(set_to_none=True)
         parts = list(self._parts(batch))
         total = torch.zeros((), device=self._device)
@@ -97,12 +115,16 @@ class Step:
                     loss = self._loss(logits, label) * (len(image) / len(batch.image))
                     # Autocast ends before the backward pass, which follows the types of the forward one.
                     scaled = self.scaler.scale(loss)
-                self.on_phase("forward")
+                self._tell("forward")
                 with arithmetic("tf32" if self._fields.precision != "fp32" else "fp32", self._device):
                     scaled.backward()
-                self.on_phase("backward")
+                self._tell("backward")
             total += loss.detach()
         return total
+
+    def _tell(self, phase: str) -> None:
+        if not self._execution.graph:  # in a recording nobody can look at the clock
+            self.on_phase(phase)
 
     def _parts(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
         size = self._execution.micro_batch

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import models
 from bench.engine.checkpoint import seed_everything
 from bench.engine.execution import Execution
+from bench.engine.graph import Replayed
 from bench.engine.live_memory import peak_tensor_bytes
 from bench.engine.memory import peak, reset_peak
 from bench.engine.precision import arithmetic
@@ -25,6 +26,7 @@ from bench.profiling.operators import top_operators
 from bench.profiling.setting import PASS_TIME, Setting
 from bench.protocol import load_protocol
 from data.sampling import Batch
+from models.fusion import fuse
 
 # The training step is that of the paper's protocol: cross entropy and SGD.
 PROTOCOL = "paper"
@@ -95,12 +97,20 @@ def infer_work(network: nn.Module, setting: Setting, device: torch.device) -> Pa
     image = _image(setting, device)
     if setting.channels_last:
         network.to(memory_format=torch.channels_last_3d)
+    if setting.fused:
+        fuse(network)
     forward: Any = torch.compile(network) if setting.compile else network
 
     @torch.no_grad()
-    def run(_mark: Mark) -> object:
+    def infer(one: Tensor) -> Tensor:
         with arithmetic(setting.precision, device):
-            return forward(image)
+            logits: Tensor = forward(one)
+        return logits
+
+    replayed = Replayed(infer) if setting.graph else infer
+
+    def run(_mark: Mark) -> object:
+        return replayed(image)
 
     def starts_from() -> Iterator[Tensor]:
         yield image
@@ -112,7 +122,13 @@ def train_work(network: nn.Module, setting: Setting, device: torch.device) -> Pa
     """The engine's own training step under the paper's protocol: forward with the loss, backward, optimiser."""
     network.train()
     fields = load_protocol(PROTOCOL).train.model_copy(update={"precision": setting.precision})
-    execution = Execution(setting.batch, channels_last=setting.channels_last, compile=setting.compile)
+    execution = Execution(
+        setting.batch,
+        channels_last=setting.channels_last,
+        compile=setting.compile,
+        fused=setting.fused,
+        graph=setting.graph,
+    )
     step = Step(network, fields, execution, device)
     label = torch.randint(0, setting.classes, (setting.batch, *setting.image_size), device=device)
     batch = Batch(_image(setting, device), label)

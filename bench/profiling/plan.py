@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, cast
 
 import models
@@ -12,7 +13,8 @@ from bench.errors import BenchError, unknown
 from bench.fields import Precision
 from bench.plan import check_option_targets, choose_models
 from bench.profiling.mixers import MIXERS, check_mixer
-from bench.profiling.setting import PRECISIONS, WHATS, Machine, Mode, Setting, Size, What
+from bench.profiling.scans import SCANS, STATES, check_scan, choose_scans
+from bench.profiling.setting import OF_TOKENS, PRECISIONS, WHATS, Machine, Mode, Setting, Size, What
 from bench.protocol import load_protocol
 from bench.store import Store
 from models.ops import backends
@@ -20,8 +22,11 @@ from models.ops import backends
 MODES: Mapping[str, tuple[Mode, ...]] = {"infer": ("infer",), "train": ("train",), "both": ("infer", "train")}
 # Edges of cubes where none are asked for: the smallest that all networks take, the protocol's patch, ever larger ones.
 _ONE, _PATCH, _SEVERAL = (64,), (128,), (64, 96, 128)
+# What runs whole networks, whose layers can be fused and whose passes replayed.
+_FUSED = ("network", "volume", "ceiling")
 _FEATURES, _FEATURES_ON_GPU = (8, 16, 32), (8, 16, 32, 64)
 _MIXER_CHANNELS, _MIXER_CHANNELS_ON_GPU = (48,), (48, 96, 192, 384)
+_SCAN_CHANNELS = (96,)
 # A case of BraTS as (D, H, W).
 _SHAPE = (155, 240, 240)
 _IMAGE_CHANNELS = 4
@@ -33,12 +38,12 @@ class Request:
 
     Attributes:
         what: one of `WHATS`.
-        models: names; empty for the eight of the SegMamba paper, or for all mixers.
+        models: names; empty for the eight of the SegMamba paper, for all mixers, or for the scans that can run.
         resolutions: edges of cubes, in voxels.
         mode: ``infer``, ``train`` or ``both``.
         batch: images at once.
         precision: by default fp32 on a CPU; on a GPU bf16, but tf32 for a receptive field, whose far parts are faint.
-        channels: of the image, 4 by default; for mixers of the features, several if need be.
+        channels: of the image, 4 by default; for mixers and scans of the features, several if need be.
         classes: logits per voxel.
         changes: ``model_options.NAME.OPTION=VALUE``.
         scaling: whether the growth with size is wanted, for which it takes several.
@@ -47,7 +52,9 @@ class Request:
         overlap: of its windows.
         inputs: over which a receptive field is averaged.
         run: record whose trained network it is, by key or folder; empty for an untrained one.
-        compile, channels_last, cudnn_benchmark, backend: as in `Setting`.
+        compile, channels_last, fused, graph, cudnn_benchmark, backend: as in `Setting`.
+        optimised: whether to measure with all optimisations that the machine has, or, where it is said not to, as
+            published: with the published kernel of the scan too, where it is installed.
     """
 
     what: str = "network"
@@ -67,6 +74,9 @@ class Request:
     run: str = ""
     compile: bool = False
     channels_last: bool = False
+    fused: bool = False
+    graph: bool = False
+    optimised: bool | None = None
     cudnn_benchmark: bool = True
     backend: str = ""
 
@@ -84,8 +94,13 @@ def make_settings(request: Request, machine: Machine, store: Store) -> list[Sett
         ModelError: there is no such network or option.
     """
     check_request(request)
+    for name in ("fused", "graph"):
+        if getattr(request, name) and not machine.on_gpu:
+            raise BenchError(f"--{name} on {machine.hardware}: it needs a GPU; leave it out")
     if request.what == "mixer":
         return list(_mixers(request, machine))
+    if request.what == "scan":
+        return list(_scans(request, machine))
     if request.what == "receptive-field" and request.run:
         return [_of_run(request, machine, store)]
     made = list(_networks(request, machine))
@@ -137,6 +152,31 @@ def _mixers(request: Request, machine: Machine) -> Iterator[Setting]:
                     )
 
 
+def _scans(request: Request, machine: Machine) -> Iterator[Setting]:
+    grown = _FEATURES_ON_GPU if machine.on_gpu else _FEATURES
+    resolutions = request.resolutions or (grown if request.scaling else _ONE)
+    names = choose_scans(request.models, machine.obstacles)
+    for channels, resolution, name, mode in product(
+        request.channels or _SCAN_CHANNELS, resolutions, names, _modes(request)
+    ):
+        scan = SCANS[name]
+        yield _setting(
+            request,
+            machine,
+            model=name,
+            model_options={},
+            image_size=(resolution,) * 3,
+            asked_size=(resolution,) * 3,
+            mode=mode,
+            in_channels=channels,
+            classes=channels,
+            backend=scan.backend,
+            cudnn_benchmark=True,  # there is nothing for cuDNN to choose
+            more={"states": STATES, "layout": scan.layout},
+            called=scan.title,
+        )
+
+
 def _of_run(request: Request, machine: Machine, store: Store) -> Setting:
     """The network of a record, on its own patch."""
     record = store.find(request.run)
@@ -169,20 +209,27 @@ def _of_run(request: Request, machine: Machine, store: Store) -> Setting:
 def _setting(request: Request, machine: Machine, **of_cell: Any) -> Setting:
     on_gpu: Precision = "tf32" if request.what == "receptive-field" else "bf16"
     default: Precision = on_gpu if machine.on_gpu else "fp32"
+    optimised = bool(request.optimised)
     return Setting(
         **{
             "what": cast(What, request.what),
             "batch": request.batch,
             "precision": cast(Precision, request.precision) or default,
             "compile": request.compile,
-            "channels_last": request.channels_last,
+            "channels_last": request.channels_last or optimised,
+            "fused": request.fused or (optimised and machine.on_gpu and request.what in _FUSED),
+            "graph": request.graph or (optimised and machine.on_gpu and request.what in _FUSED),
             # A receptive field takes a few passes, which the choice of kernels would outlast.
             "cudnn_benchmark": request.cudnn_benchmark and request.what != "receptive-field",
-            "backend": request.backend,
+            "backend": request.backend or ("" if request.optimised is not False else _published_scan(machine)),
             "more": _more(request),
             **of_cell,
         }
     )
+
+
+def _published_scan(machine: Machine) -> str:
+    return "torch" if "mamba_ssm" in machine.obstacles else "mamba_ssm"
 
 
 def _more(request: Request) -> dict[str, Any]:
@@ -233,7 +280,7 @@ def check_request(request: Request) -> None:
             raise BenchError(
                 f"--set {change}: a profile is made without a protocol; expected model_options.NAME.OPTION=VALUE"
             )
-    if request.what != "mixer" and len(request.channels) > 1:
+    if request.what not in OF_TOKENS and len(request.channels) > 1:
         raise BenchError(f"--channels {','.join(map(str, request.channels))}: expected one number of image channels")
     if request.mode and request.mode != "infer" and request.what in ("volume", "receptive-field"):
         raise BenchError(f"--mode {request.mode}: --what {request.what} is without training; leave --mode out")
@@ -243,8 +290,8 @@ def check_request(request: Request) -> None:
 def _check_company(request: Request) -> None:
     """Refuse options that another one makes meaningless."""
     sizes = len(set(request.resolutions))
-    if request.scaling and request.what not in ("network", "mixer"):
-        raise BenchError(f"--scaling with --what {request.what}: expected network or mixer")
+    if request.scaling and request.what not in ("network", *OF_TOKENS):
+        raise BenchError(f"--scaling with --what {request.what}: expected network, mixer or scan")
     if request.scaling and 0 < sizes < 3:
         raise BenchError(
             f"--scaling with {sizes} resolutions: an exponent and its interval take three; e.g. --resolution 64,96,128"
@@ -255,3 +302,23 @@ def _check_company(request: Request) -> None:
         raise BenchError(f"--run with --what {request.what}: expected --what receptive-field")
     if not 0 <= request.overlap < 1:
         raise BenchError(f"--overlap {request.overlap:g}: expected a share from 0 to below 1")
+    for name in ("fused", "graph"):
+        if getattr(request, name) and request.what not in _FUSED:
+            raise BenchError(f"--{name} with --what {request.what}: expected network, volume or --ceiling")
+    if request.what == "scan":
+        _check_scans(request)
+
+
+def _check_scans(request: Request) -> None:
+    """Refuse what is not known of scans, and options of which a scan has nothing."""
+    for name in request.models or SCANS:
+        check_scan(name, request.precision)
+    for option, given, instead in (
+        ("--backend", request.backend, "--model names the backends"),
+        ("--channels-last", request.channels_last, "--model names the layouts"),
+        ("--optimised", request.optimised, "--model names what is compared"),
+        ("--compile", request.compile, "backends bring their kernels"),
+        ("--set", request.changes, "there is no network whose option it could be"),
+    ):
+        if given:
+            raise BenchError(f"{option} with --what scan: {instead}; leave {option} out")

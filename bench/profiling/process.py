@@ -38,7 +38,7 @@ from bench.profiling.setting import Setting
 from bench.provenance import collect, hardware
 from data.errors import DataError
 from models.errors import ModelError
-from models.ops import resolve_backend, set_default_backend
+from models.ops import backends, resolve_backend, set_default_backend
 
 _NEWS_INTERVAL_S = 0.5
 _POLL_S = 0.05
@@ -134,8 +134,20 @@ def _facts(order: Order) -> Answer:
         "torch": torch.__version__,
         "backend": resolve_backend(None, torch.empty(0, device=device)),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "obstacles": _obstacles(device),
     }
     return Answer("complete", found=found)
+
+
+def _obstacles(device: torch.device) -> dict[str, str]:
+    """Why backends of the selective scan cannot run on the device."""
+    found = {}
+    for name in backends():
+        try:
+            resolve_backend(name, torch.empty(0, device=device))
+        except ModelError as error:
+            found[name] = str(error)
+    return found
 
 
 def _processor(name: str, threads: int) -> str:

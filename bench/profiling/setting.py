@@ -8,9 +8,11 @@ from typing import Any, Literal, get_args
 
 from bench.fields import Precision
 
-What = Literal["network", "mixer", "volume", "receptive-field", "ceiling"]
+What = Literal["network", "mixer", "scan", "volume", "receptive-field", "ceiling"]
 Mode = Literal["infer", "train"]
 WHATS: tuple[str, ...] = get_args(What)
+# Parts of networks, whose size is the number of tokens and which come in several widths.
+OF_TOKENS: tuple[What, ...] = ("mixer", "scan")
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 # What one pass of each mode is called in a record.
 PASS_TIME = {"infer": "latency_s", "train": "train_step_s"}
@@ -28,6 +30,7 @@ class Machine:
         torch: version of PyTorch, which names its CUDA build.
         backend: of the selective scan, where none is asked for.
         cores: of the processor.
+        obstacles: why backends of the selective scan cannot run there, by name, without those that can.
     """
 
     device: str
@@ -35,6 +38,7 @@ class Machine:
     torch: str
     backend: str
     cores: int
+    obstacles: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def on_gpu(self) -> bool:
@@ -48,7 +52,8 @@ class Setting:
 
     Attributes:
         what: one of `WHATS`.
-        model: registered name of a network, or for ``mixer`` a name of `bench.profiling.mixers.MIXERS`.
+        model: registered name of a network; for ``mixer`` a name of `bench.profiling.mixers.MIXERS`; for ``scan`` a
+            name of `bench.profiling.scans.SCANS`.
         model_options: all with which it is built.
         image_size: (D, H, W) in voxels of what goes in.
         mode: a pass without gradients, or a training step.
@@ -56,6 +61,8 @@ class Setting:
         in_channels, classes: channels that go in, and logits per voxel that come out.
         precision: of the passes, see `bench.engine.precision`.
         compile: whether torch.compile compiles it.
+        fused: whether layers run as fused kernels, see `models.fusion`.
+        graph: whether passes are replayed as a CUDA graph.
         channels_last: whether tensors are laid out with channels last.
         cudnn_benchmark: whether cuDNN tries its algorithms and keeps the fastest.
         backend: of the selective scan; empty for the one that the device's tensors get.
@@ -76,6 +83,8 @@ class Setting:
     precision: Precision
     compile: bool = False
     channels_last: bool = False
+    fused: bool = False
+    graph: bool = False
     cudnn_benchmark: bool = True
     backend: str = ""
     asked_size: Size = (0, 0, 0)
@@ -101,13 +110,15 @@ class Setting:
             "backend": self.backend or machine.backend,
             "hardware": machine.hardware,
             "torch": machine.torch,
+            # They came when there were records already, whose keys stay as they are.
+            **{name: True for name in ("fused", "graph") if getattr(self, name)},
             **self.more,
         }
 
     @property
     def title(self) -> str:
         """For people, e.g. ``segmamba 64³ train``."""
-        channels = f" {self.in_channels} channels" if self.what == "mixer" else ""
+        channels = f" {self.in_channels} channels" if self.what in OF_TOKENS else ""
         return f"{self.model}{channels} {size_text(self.image_size)} {self.mode}"
 
 

@@ -12,7 +12,7 @@ from bench.errors import BenchError
 from bench.key import key_of
 from bench.profiling.apart import Apart, Outcome
 from bench.profiling.order import Order
-from bench.profiling.setting import Machine, Setting
+from bench.profiling.setting import OF_TOKENS, Machine, Setting
 from bench.progress import Bar, Watcher
 from bench.provenance import software
 from bench.store import Record, Store, code_name
@@ -135,4 +135,5 @@ def _keep(setting: Setting, outcome: Outcome, store: Store, machine: Machine) ->
 
 def _trace(folder: Path, setting: Setting) -> Path:
     size = "x".join(map(str, setting.image_size))
-    return folder / f"{setting.model}-{size}-{setting.mode}.json.gz"
+    width = f"-{setting.in_channels}" if setting.what in OF_TOKENS else ""
+    return folder / f"{setting.model}{width}-{size}-{setting.mode}.json.gz"

@@ -8,11 +8,13 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from bench.engine.graph import ReplayedModule
 from bench.engine.infer import SlidingWindow
 from bench.profiling.instruments import Instruments
 from bench.profiling.network import PROTOCOL, Pass, build, measure, owned_bytes
 from bench.profiling.setting import Setting
 from bench.protocol import load_protocol
+from models.fusion import fuse
 
 
 def measure_volume(setting: Setting, tools: Instruments) -> dict[str, Any]:
@@ -29,7 +31,11 @@ def measure_volume(setting: Setting, tools: Instruments) -> dict[str, Any]:
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if setting.channels_last:
         network.to(memory_format=torch.channels_last_3d)
+    if setting.fused:
+        fuse(network)
     forward = cast(nn.Module, torch.compile(network)) if setting.compile else network
+    if setting.graph:
+        forward = ReplayedModule(forward)
     window = SlidingWindow(forward, setting.image_size, fields, tools.device)
     image = torch.randn(setting.in_channels, *shape, generator=torch.Generator().manual_seed(0))
     windows = 0

@@ -57,7 +57,7 @@ COSTS: Mapping[str, Cost] = MappingProxyType(
 # What measurements must share for their figures to stand in one column.
 _SHARED = (
     *("hardware", "image_size", "precision", "compile", "channels_last", "cudnn_benchmark", "torch", "in_channels"),
-    *("classes", "backend"),
+    *("classes", "backend", "fused", "graph"),
 )
 # Which figures a network's measurement in each mode is asked for; the first ones are the same in both.
 _BOTH = ("parameters", "gmacs")
@@ -96,7 +96,7 @@ def costs(records: Sequence[Record]) -> Costs | None:
     for record in records:
         job = record.content.get("job", {})
         if record.kind == "profile" and record.status == "complete" and job.get("what") == "network":
-            groups.setdefault(json.dumps([job[name] for name in _SHARED]), []).append(record)
+            groups.setdefault(json.dumps([job.get(name, False) for name in _SHARED]), []).append(record)
     # Of equals the first by name, whatever the order of the records.
     merged = [_merge(groups[name]) for name in sorted(groups)]
     found, _ = max(merged, key=lambda one: (len(one[0].figures), one[1]), default=(None, 0))

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.store import Record
 
-WHATS = ("network", "mixer", "volume", "receptive-field", "ceiling")
+WHATS = ("network", "mixer", "scan", "volume", "receptive-field", "ceiling")
 # What every measurement's job has.
 _FIELDS = frozenset(
     (
@@ -40,4 +40,5 @@ def option_words(job: Mapping[str, Any]) -> list[str]:
     """Precision, and what differs from a plain run, of a profile's job; cuDNN's choice only where there is cuDNN."""
     words = [str(job["precision"])]
     words += ["compiled"] * bool(job["compile"]) + ["channels last"] * bool(job["channels_last"])
+    words += ["fused kernels"] * bool(job.get("fused")) + ["CUDA graph"] * bool(job.get("graph"))
     return words + ["cudnn.benchmark off"] * (on_gpu(str(job["hardware"])) and not job["cudnn_benchmark"])

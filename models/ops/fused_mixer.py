@@ -149,7 +149,8 @@ def _mix_backward(
         out_proj=_products_over_tokens(grad_mixed.view(1, -1, grad_mixed.shape[-1]), y.sum(0).view(1, -1, inner))[0],
     )
     grad_tokens = (grad_xz @ in_proj.to(dtype)).view(tokens.shape)
-    return [grad_tokens, *(one.to(own.dtype).contiguous() for one, own in zip(found, weights, strict=True))]
+    # An operator's results may share no memory.
+    return [grad_tokens, *(torch.empty_like(own).copy_(one) for one, own in zip(found, weights, strict=True))]
 
 
 @_mix_backward.register_fake

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 from torch import Tensor
 
 
@@ -17,8 +18,6 @@ def selective_scan(
     delta_softplus: bool,
 ) -> Tensor:
     """See `models.ops.scan.selective_scan`; up to 256 states, and parameters in fp32."""
-    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
-
     def as_input(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.to(u.dtype).contiguous()
 

@@ -83,6 +83,10 @@ def _mamba_ssm_obstacle(u: Tensor, _states: int) -> str | None:
         return f"it runs on a GPU and the tensors are on {u.device}"
     if u.dtype == torch.float64:
         return "it has no fp64"
+    try:
+        _mamba_ssm()
+    except ImportError as error:
+        return f"the package mamba-ssm is installed and does not load: {error}"
     return None
 
 
@@ -270,7 +274,7 @@ def _order_by_order(selective_scan: Scan) -> Scan:
                 delta_softplus,
             )
             results.append(order.put_back(y.mT))
-        return torch.stack(results)
+        return results[0].unsqueeze(0) if len(results) == 1 else torch.stack(results)
 
     return scan
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import models
 from bench.profiling.operations import count_operations
 from models.errors import ModelError
+from models.fusion import fuse
 from models.registry import published
 
 # Options that make a network small enough to test; one that is not named here is tested with its defaults.
@@ -225,6 +226,23 @@ class TestModelContract:
     def test_seed_decides_the_parameters(self, name: str, network: nn.Module) -> None:
         again = build(name).state_dict()
         assert all(torch.equal(again[key], value) for key, value in network.state_dict().items())
+
+    def test_exchanged_layers_compute_the_same(self, name: str, network: nn.Module, logits: Tensor) -> None:
+        """Values, gradients of all weights, and the weights' names; what layers are fused is no matter."""
+        fused = copy.deepcopy(network)
+        fuse(fused)
+        assert list(fused.state_dict()) == list(network.state_dict())
+        weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(2))
+        gradients = []
+        for one in (fused, network):
+            one.zero_grad()
+            result = one(images(name))
+            torch.testing.assert_close(result, logits, rtol=1e-3, atol=1e-3 * logits.abs().max().item())
+            (result * weights).sum().backward()
+            gradients.append(torch.cat([p.grad.flatten() for p in one.parameters() if p.grad is not None]))
+            one.zero_grad()
+        allowed, _ = ROUNDING.get(name, (1e-3, 0.1))
+        assert (gradients[0] - gradients[1]).norm() < allowed * gradients[1].norm()
 
     def test_evaluation_repeats_itself(self, name: str, network: nn.Module, logits: Tensor) -> None:
         with torch.no_grad():

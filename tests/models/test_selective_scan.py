@@ -411,6 +411,9 @@ def test_an_installed_kernel_is_given_what_it_takes(monkeypatch: pytest.MonkeyPa
     module = types.ModuleType("mamba_ssm.ops.selective_scan_interface")
     module.selective_scan_fn = selective_scan_fn  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
+    ours = "models.ops.mamba_ssm_scan"
+    monkeypatch.setitem(sys.modules, ours, types.ModuleType(ours))  # so that what is imported here is forgotten again
+    del sys.modules[ours]
     inputs = make_inputs(2, 4, 9, 3, groups=2, dtype=torch.bfloat16)
     monkeypatch.setattr(scan_module, "_mamba_ssm_obstacle", lambda _u, _states: None)
     scan = scan_module._BACKENDS["mamba_ssm"].load()

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from bench.report import figures
 from bench.report.figures.field import PLANES
-from bench.report.profiles.groups import MODES, Group, Measurement, group
+from bench.report.profiles.groups import MODES, OF_TOKENS, Group, Measurement, group
 from bench.report.profiles.scaling import Series, growing
 from bench.report.settings import size_text
 from bench.store import Record
@@ -39,13 +39,13 @@ def drawn(records: Sequence[Record]) -> list[Drawn]:
     """Growth of time and memory wherever something was measured at several sizes, and receptive fields."""
     groups = group(records)
     # A network looks the same in all of them.
-    networks = [member.label for one in groups if one.what != "mixer" for member in one.members]
+    networks = [member.label for one in groups if one.what not in OF_TOKENS for member in one.members]
     made: list[Drawn] = []
     for number, one in enumerate(groups, 1):
         if one.what == "network":
             made += _networks(one, number, networks)
-        elif one.what == "mixer":
-            made += _mixers(one, number)
+        elif one.what in OF_TOKENS:
+            made += _by_tokens(one, number)
         elif one.what == "receptive-field":
             made += _fields(one, number, networks)
     return made
@@ -61,7 +61,7 @@ def _networks(group_: Group, number: int, networks: Sequence[str]) -> Iterator[D
         yield Drawn(f"growth-{number}", figure, f"{title}.")
 
 
-def _mixers(group_: Group, number: int) -> Iterator[Drawn]:
+def _by_tokens(group_: Group, number: int) -> Iterator[Drawn]:
     """A figure for each mode, with a panel for each number of channels."""
     for mode, name in MODES.items():
         series = [one for one in growing(group_) if one.mode == mode and one.sizes > 1]
@@ -69,7 +69,7 @@ def _mixers(group_: Group, number: int) -> Iterator[Drawn]:
             frames = [_frame(one, _panel(f"{one.channels} channels", one, series)) for one in series]
             title = f"Growth with the number of tokens, {name} {group_.told}"
             frame = pd.concat(frames, ignore_index=True).sort_values("panel", key=_width, kind="stable")
-            yield Drawn(f"mixers-{mode}-{number}", figures.growth(frame, title, "tokens"), f"{title}.")
+            yield Drawn(f"{group_.what}s-{mode}-{number}", figures.growth(frame, title, "tokens"), f"{title}.")
 
 
 def _fields(group_: Group, number: int, networks: Sequence[str]) -> Iterator[Drawn]:
@@ -124,7 +124,7 @@ def _frame(series: Series, panel: str) -> pd.DataFrame:
 
 
 def _size(member: Measurement) -> str:
-    return f"{member.voxels:,}" if member.job["what"] == "mixer" else size_text(member.job["image_size"])
+    return f"{member.voxels:,}" if member.job["what"] in OF_TOKENS else size_text(member.job["image_size"])
 
 
 def _width(panels: pd.Series) -> pd.Series:

@@ -15,7 +15,11 @@ from bench.store import Record
 MODES = {"infer": "inference", "train": "training"}
 # What a row or a block tells; all else is shared by a table.
 _OF_ROWS = frozenset(("model", "model_options", "image_size", "mode", "batch", "flips", "run"))
-_OF_MIXERS = frozenset(("in_channels", "classes"))
+# Parts of networks, of which tables and figures go by the tokens and in several widths.
+OF_TOKENS = ("mixer", "scan")
+_OF_WIDTHS = frozenset(("in_channels", "classes"))
+# Backends are what tables of scans compare.
+_OF_SCANS = frozenset(("backend", "layout"))
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Measurement:
     @property
     def name(self) -> str:
         """For a note: which row it is."""
-        width = f" {self.job['in_channels']} channels" if self.job["what"] == "mixer" else ""
+        width = f" {self.job['in_channels']} channels" if self.job["what"] in OF_TOKENS else ""
         told = f"{self.label}{width} {size_text(self.job['image_size'])}"
         told += ", mirror images" if self.job.get("flips", 1) > 1 else ""
         return told + (f", batch {self.batch}" if self.batch > 1 else "")
@@ -125,6 +129,8 @@ class Group:
             words.append(f"volumes of {size_text(self.shared['shape'])}, overlap {self.shared['overlap']:g}")
         if "limit_bytes" in self.shared:
             words.append(f"within {self.shared['limit_bytes'] / 2**30:.4g} GiB")
+        if "states" in self.shared:
+            words.append(f"{self.shared['states']} states")
         if "inputs" in self.shared:
             words.append(f"mean of {self.shared['inputs']} inputs")
         return f"on {self.hardware}: {', '.join([*words, *([self.beside] if self.beside else [])])}"
@@ -177,7 +183,9 @@ def _what(record: Record) -> str:
 
 def _shared(record: Record) -> dict[str, Any]:
     job = record.content["job"]
-    rows = _OF_ROWS | (_OF_MIXERS if job["what"] == "mixer" else frozenset())
+    rows = _OF_ROWS
+    rows |= _OF_WIDTHS if job["what"] in OF_TOKENS else frozenset()
+    rows |= _OF_SCANS if job["what"] == "scan" else frozenset()
     return {name: value for name, value in job.items() if name not in rows}
 
 

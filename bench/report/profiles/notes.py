@@ -15,7 +15,7 @@ _MESSAGE_CHARACTERS = 200
 
 def notes(group: Group, rows: Sequence[Measurement]) -> list[str]:
     """The lines under a table of passes, in order."""
-    found = [*failures(rows), *_times(rows), *_memory(group, rows), *_operations(group, rows)]
+    found = [*failures(rows), *times(rows), *_memory(group, rows), *_operations(group, rows)]
     if any(row.found.get("energy_j") is not None for row in rows):
         found.append("Energy: of the whole device during one pass, by the driver's counter.")
     return [*found, *company(rows), machine(group, rows)]
@@ -45,20 +45,24 @@ def company(rows: Sequence[Measurement]) -> list[str]:
 
 def machine(group: Group, rows: Sequence[Measurement]) -> str:
     """What measured: software, and what was chosen on it."""
-    told = [f"{group.hardware}, PyTorch {group.shared['torch']}"]
-    if group.on_gpu:
-        told.append(f"cudnn.benchmark {'on' if group.shared['cudnn_benchmark'] else 'off'}")
-    known = [row.found["operations"] for row in rows if row.found.get("operations")]
-    if any(operations.get("scan", 0) > 0 for operations in known):
-        told.append(f"selective scan by {group.shared['backend']}")
-    elif len(known) < len(rows):
-        told.append(f"selective scans, if any, by {group.shared['backend']}")
+    chosen = () if group.what == "scan" else _chosen(group, rows)
     codes = _by(rows, lambda row: [row.record.code])
-    told.append(f"code {' and '.join(codes)}")
+    told = [f"{group.hardware}, PyTorch {group.shared['torch']}", *chosen, f"code {' and '.join(codes)}"]
     return f"{', '.join(told)}."
 
 
-def _times(rows: Sequence[Measurement]) -> Iterator[str]:
+def _chosen(group: Group, rows: Sequence[Measurement]) -> Iterator[str]:
+    if group.on_gpu:
+        yield f"cudnn.benchmark {'on' if group.shared['cudnn_benchmark'] else 'off'}"
+    known = [row.found["operations"] for row in rows if row.found.get("operations")]
+    if any(operations.get("scan", 0) > 0 for operations in known):
+        yield f"selective scan by {group.shared['backend']}"
+    elif len(known) < len(rows):
+        yield f"selective scans, if any, by {group.shared['backend']}"
+
+
+def times(rows: Sequence[Measurement]) -> Iterator[str]:
+    """How often passes were repeated."""
     timed = [row for row in rows if row.complete and row.found.get("time")]
     for rule, alike in _by(timed, lambda row: [str(row.found["time"]["rule"])]).items():
         whose = "" if len(alike) == len(timed) else f" of {_names(alike)}"

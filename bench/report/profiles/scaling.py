@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.report.profiles.cells import UNKNOWN, Field, count, make_sheet
-from bench.report.profiles.groups import MODES, Group, Measurement, group
+from bench.report.profiles.groups import MODES, OF_TOKENS, Group, Measurement, group
 from bench.report.profiles.notes import machine
 from bench.report.settings import size_text
 from bench.report.sheet import Cell, Column, Sheet
@@ -14,18 +14,18 @@ from bench.stats.scaling import PowerLaw, fit_power_law
 from bench.store import Record
 
 LEAST_SIZES = 3
-_GROWING = ("network", "mixer")
+_GROWING = ("network", *OF_TOKENS)
 
 
 @dataclass(frozen=True)
 class Series:
-    """One network or mixer in one mode at several sizes.
+    """One network, mixer or scan in one mode at several sizes.
 
     Attributes:
         label: its name.
         mode: ``infer`` or ``train``.
         batch: images at once.
-        channels: of a mixer's features; of a network's image.
+        channels: of the features of a mixer or scan; of a network's image.
         members: by size, those among them that came to no end.
     """
 
@@ -55,10 +55,10 @@ def growing(group_: Group) -> list[Series]:
 
 
 def scaling_sheets(records: Sequence[Record]) -> list[Sheet]:
-    """Exponents of time and of memory as powers of the voxels of an image, or of the tokens of a mixer.
+    """Exponents of time and of memory as powers of the voxels of an image, or of the tokens of a mixer or scan.
 
-    One table for each group of measurements that agree in hardware and in how they were made, with those networks or
-    mixers of which at least three sizes were measured to their end; none where there are no such.
+    One table for each group of measurements that agree in hardware and in how they were made, with those networks,
+    mixers or scans of which at least three sizes were measured to their end; none where there are no such.
     """
     sheets = []
     for one in group(records):
@@ -69,14 +69,14 @@ def scaling_sheets(records: Sequence[Record]) -> list[Sheet]:
 
 
 def _sheet(group_: Group, rows: Sequence[Series]) -> Sheet:
-    mixers = group_.what == "mixer"
-    n = "tokens" if mixers else "voxels"
+    by_tokens = group_.what in OF_TOKENS
+    n = "tokens" if by_tokens else "voxels"
     fields = [
-        Field[Series](Column("mixer" if mixers else "network", numeric=False), _text(lambda row: row.label), True),
-        *([Field[Series](Column("channels"), lambda row: count(row.channels))] if mixers else []),
+        Field[Series](Column(group_.what, numeric=False), _text(lambda row: row.label), True),
+        *([Field[Series](Column("channels"), lambda row: count(row.channels))] if by_tokens else []),
         Field[Series](Column("mode", numeric=False), _text(lambda row: MODES[row.mode]), True),
         Field[Series](Column("batch"), lambda row: count(row.batch)),
-        Field[Series](Column(n if mixers else "sizes", numeric=False), _text(_sizes), True),
+        Field[Series](Column(n if by_tokens else "sizes", numeric=False), _text(_sizes), True),
         *_exponent_fields("time", _seconds),
         *_exponent_fields("memory", _bytes),
     ]
@@ -89,7 +89,7 @@ def _sheet(group_: Group, rows: Sequence[Series]) -> Sheet:
         *_left_out(rows),
         machine(group_, [member for row in rows for member in row.members]),
     ]
-    title = "Growth with the number of tokens" if mixers else "Growth with the size of the image"
+    title = "Growth with the number of tokens" if by_tokens else "Growth with the size of the image"
     return make_sheet(f"{title} {group_.told}", fields, rows, notes)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ MACHINE = Machine("cpu", "a processor, 2 threads", "2.11", "torch", 2)
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Setting]]:
     """Nothing is measured; each setting ends with a status. Gives the settings that were asked for."""
 
-    def script(status: str = "complete", error: BaseException | None = None) -> list[Setting]:
+    def script(
+        status: str = "complete", error: BaseException | None = None, machine: Machine = MACHINE
+    ) -> list[Setting]:
         asked: list[Setting] = []
 
         def measure(settings: Sequence[Setting], store: Store, *_: Any) -> list[Record]:
@@ -36,7 +39,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Setting]]:
             ]
 
         monkeypatch.setattr("bench.profiling.apart.Apart", lambda: nullcontext())
-        monkeypatch.setattr("bench.profiling.suite.ask_machine", lambda *_: MACHINE)
+        monkeypatch.setattr("bench.profiling.suite.ask_machine", lambda *_: machine)
         monkeypatch.setattr("bench.profiling.suite.measure_all", measure)
         return asked
 
@@ -77,6 +80,10 @@ def test_options_reach_the_settings(bench: Callable, scripted: Callable) -> None
     one = asked[0]
     assert (one.batch, one.precision, one.in_channels, one.classes) == (2, "tf32", 2, 3)
     assert (one.compile, one.channels_last, one.cudnn_benchmark, one.backend) == (True, True, False, "reference")
+    asked.clear()
+    assert bench("profile", "--model", "unetr", "--mode", "infer", "--optimised").status == 0
+    assert asked[0].channels_last
+    assert bench("profile", "--model", "unetr", "--mode", "infer", "--fused").status == 2
 
 
 def test_other_measurements_are_reached(bench: Callable, scripted: Callable) -> None:
@@ -92,6 +99,38 @@ def test_other_measurements_are_reached(bench: Callable, scripted: Callable) -> 
         ("receptive-field", {"inputs": 2, "run": ""}),
         ("mixer", {}),
     ]
+
+
+def test_a_scan_is_measured_beside_its_floor_and_shown(
+    bench: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)  # without it a CPU has no backend but PyTorch's
+    asked = ("profile", "--what", "scan", "--resolution", 4, "--channels", 8, "--time-limit", 2)
+    answer = bench(*asked, "--device", "cpu", "--output", tmp_path / "out")
+    assert answer.status == 0, answer.err
+    records = Store(tmp_path / "results").records()
+    assert {(record.content["job"]["model"], record.status) for record in records} == {("torch", "complete")}
+    for text in ("Selective scans on", "forward ms", "forward + backward ms", "inference ÷ floor", "training ÷ floor"):
+        assert text in answer.out
+    assert bench("profile", "--show", "--what", "scan").out == answer.out
+    csv = bench("profile", "--show", "--format", "csv").out
+    assert all(name in csv.splitlines()[0] for name in ("floor_s", "copy_bytes_per_s", "bytes", "tokens"))
+    for how in ("markdown", "html", "latex"):
+        assert "Selective scans on" in bench("profile", "--show", "--format", how).out
+    assert "Selective scans on" in (tmp_path / "out" / "profiles.md").read_text()
+    assert bench("verify").status == 0
+
+
+def test_a_scan_that_cannot_run_here_is_told_before_anything_runs(bench: Callable, scripted: Callable) -> None:
+    asked = scripted()
+    told = {"mamba_ssm": "the package mamba-ssm is not installed"}
+    answer = bench("profile", "--what", "scan", "--model", "mamba_ssm")
+    assert answer.status == 0
+    assert [one.model for one in asked] == ["mamba_ssm", "mamba_ssm"]
+    asked = scripted(machine=replace(MACHINE, obstacles=told))
+    answer = bench("profile", "--what", "scan", "--model", "torch,mamba_ssm")
+    assert (answer.status, asked) == (2, [])
+    assert "error: --model mamba_ssm: the package mamba-ssm is not installed" in answer.err
 
 
 def test_a_measurement_that_failed_is_a_row_and_status_1(bench: Callable, scripted: Callable) -> None:
@@ -119,6 +158,9 @@ def test_an_interrupt_says_that_nothing_is_lost(bench: Callable, scripted: Calla
         (("--ceiling", "8", "--what", "volume"), "leave one of them out"),
         (("--show",), "make one with: bench profile --resolution 64"),
         (("--what", "networks"), "did you mean 'network'"),
+        (("--what", "scan", "--model", "mamba_sm"), "did you mean 'mamba_ssm'"),
+        (("--what", "scan", "--precision", "tf32"), "expected fp32, bf16, fp16"),
+        (("--what", "scan", "--scaling", "--resolution", "8,16"), "with 2 resolutions"),
         (("--device", "cuda:7"), "cuda:7"),
     ],
 )

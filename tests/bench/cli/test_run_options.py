@@ -204,6 +204,19 @@ def test_datasets_and_protocols_make_a_grid(bench: Bench, phantoms: Path, monkey
     ]
 
 
+def test_optimisations_are_fields_and_what_the_device_lacks_is_noted(tiny_run: Bench, tmp_path: Path) -> None:
+    answer = tiny_run("--optimised", "--set", "evaluate.untrained=false", "--device", "cpu")
+    assert answer.status == 0, answer.err + answer.out
+    content = _only(tmp_path / "results").content
+    execution = content["execution"]
+    assert execution["channels_last"]
+    assert [note for note in execution["notes"] if "needs a GPU" in note] == [
+        "fused is off: it needs a GPU",
+        "graph is off: it needs a GPU",
+    ]
+    assert {"train.channels_last=true", "train.fused=true", "train.graph=true"} <= set(content["protocol"]["changes"])
+
+
 def test_memory_to_train_in_is_part_of_the_experiment(tiny_run: Bench, bench: Bench, tmp_path: Path) -> None:
     answer = tiny_run("--memory-gib", "0.2", "--set", "evaluate.untrained=false")
     assert answer.status == 0, answer.err + answer.out

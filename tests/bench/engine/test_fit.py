@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 import models
 from bench.engine.execution import Execution
-from bench.engine.fit import DoesNotFit, fit
-from bench.engine.group import ALONE
+from bench.engine.fit import DoesNotFit, _possible, fit
+from bench.engine.group import ALONE, Group
 from bench.engine.live_memory import peak_tensor_bytes
 from bench.engine.recompute import recompute
 from bench.engine.step import Step
+from bench.errors import BenchError
 from data.sampling import Batch
 
 CPU = torch.device("cpu")
@@ -248,3 +249,50 @@ def test_operations_that_are_not_repeatable_are_noted(make_fields: Callable) -> 
 def test_deep_supervision_of_a_network_with_one_output_is_noted(make_fields: Callable) -> None:
     (note,) = fit(_deep(), _batch(), make_fields("deep_supervision=true"), CPU, ALONE).notes
     assert "one output" in note
+
+
+def test_what_needs_a_gpu_is_off_without_one_and_noted(make_fields: Callable, make_network: Callable) -> None:
+    model = make_network()
+    execution = fit(model, _batch(), make_fields("fused=true", "graph=true"), CPU, ALONE)
+    assert (execution.fused, execution.graph) == (False, False)
+    assert execution.notes == ("fused is off: it needs a GPU", "graph is off: it needs a GPU")
+    assert [type(layer) for layer in model] == [type(layer) for layer in make_network()]
+
+
+def test_a_graph_is_not_for_processes_that_share_a_batch_nor_for_a_fit_to_memory(make_fields: Callable) -> None:
+    cuda = torch.device("cuda")
+    for fields, group, words in [
+        (make_fields("graph=true"), Group(0, 2), "speak with each other"),
+        (make_fields("graph=true", "memory_gib=1"), ALONE, "train.memory_gib"),
+    ]:
+        with pytest.raises(BenchError, match=words):
+            _possible("graph", fields, cuda, group)
+
+
+def test_a_step_exchanges_layers_where_they_are_to_be_fused(make_fields: Callable, make_network: Callable) -> None:
+    """And its result is that of the layers themselves."""
+    model, plain = make_network(dropout=0.0), make_network(dropout=0.0)
+    Step(model, make_fields(), Execution(8, fused=True), CPU).accumulate(_batch())
+    Step(plain, make_fields(), Execution(8), CPU).accumulate(_batch())
+    assert type(model[1]) is not nn.InstanceNorm3d
+    for one, two in zip(_gradients(model), _gradients(plain), strict=True):
+        torch.testing.assert_close(one, two)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_on_a_gpu_replayed_and_fused_steps_lead_to_the_same_weights(
+    make_fields: Callable, make_network: Callable
+) -> None:
+    """Rounding aside; the passes before a graph's recording leave no trace."""
+    device = torch.device("cuda")
+    weights = []
+    for execution in (Execution(8), Execution(8, channels_last=True, fused=True, graph=True)):
+        model = make_network(dropout=0.0).to(device)
+        step = Step(model, make_fields(), execution, device)
+        batch = _batch()
+        on_device = Batch(batch.image.to(device), batch.label.to(device))
+        for _ in range(3):
+            step(on_device, 0.05)
+        weights.append([p.detach().clone() for p in model.parameters()])
+    for one, two in zip(*weights, strict=True):
+        torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-3)

@@ -99,7 +99,7 @@ def mamba(orders: int, length: int) -> OperationCount:
     inner, rank, states = 2 * C, C // 16, 16
     outside = length * (C * 2 * inner + inner * C)
     return OperationCount(
-        convolution=orders * inner * 4 * (length + 3),  # padded at both ends, what is not causal cut away
+        convolution=orders * inner * 4 * length,
         matrix_product=outside + orders * length * (inner * (rank + 2 * states) + rank * inner),
         scan=orders * scan_flops(1, inner, length, states, skip=True, gate=True) // 2,
     )

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 import data
 import models
@@ -141,7 +143,7 @@ def test_a_ceiling_looks_upwards_from_the_smallest(plan: Plan) -> None:
         ({"inputs": 0}, "--inputs 0"),
         ({"channels": (4, 5)}, "one number of image channels"),
         ({"scaling": True, "resolutions": (64, 96, 64)}, "with 2 resolutions"),
-        ({"scaling": True, "what": "volume"}, "expected network or mixer"),
+        ({"scaling": True, "what": "volume"}, "expected network, mixer or scan"),
         ({"what": "ceiling", "limit_bytes": 1, "resolutions": (64,)}, "leave --resolution out"),
         ({"run": "abc"}, "expected --what receptive-field"),
         ({"overlap": 1.0}, "--overlap 1"),
@@ -150,3 +152,53 @@ def test_a_ceiling_looks_upwards_from_the_smallest(plan: Plan) -> None:
 def test_what_makes_no_sense_is_refused(fields: dict[str, Any], told: str) -> None:
     with pytest.raises(BenchError, match=told):
         check_request(Request(**fields))
+
+
+def test_optimised_is_what_the_machine_has(plan: Plan, machine: Machine) -> None:
+    """And stands in the key only where it is on, since there are records without."""
+    on_gpu, on_cpu, plain = (
+        plan(models=["unetr"], mode="infer", on_gpu=gpu, optimised=on)[0]
+        for gpu, on in ((True, True), (False, True), (True, None))
+    )
+    assert (on_gpu.channels_last, on_gpu.fused, on_gpu.graph) == (True, True, True)
+    assert (on_cpu.channels_last, on_cpu.fused, on_cpu.graph) == (True, False, False)
+    assert (plain.channels_last, plain.fused, plain.graph) == (False, False, False)
+    assert on_gpu.job(machine)["fused"] is on_gpu.job(machine)["graph"] is True
+    assert not {"fused", "graph"} & plain.job(machine).keys()
+
+
+def test_as_published_is_with_the_published_scan_where_there_is_one(machine: Machine, tmp_path: Path) -> None:
+    for obstacles, backend in (({}, "mamba_ssm"), ({"mamba_ssm": "not installed"}, "torch")):
+        request = Request(models=["segmamba"], mode="infer", optimised=False)
+        (one,) = make_settings(request, replace(machine, obstacles=obstacles), Store(tmp_path))
+        assert (one.backend, one.channels_last) == (backend, False)
+        (named,) = make_settings(replace(request, backend="reference"), machine, Store(tmp_path))
+        assert named.backend == "reference"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"fused": True}, "--fused on .*: it needs a GPU"),
+        ({"graph": True}, "--graph on .*: it needs a GPU"),
+        ({"fused": True, "what": "mixer", "on_gpu": True}, "--fused with --what mixer: expected network, volume"),
+        ({"optimised": True, "what": "scan", "on_gpu": True}, "--optimised"),
+    ],
+)
+def test_what_cannot_be_fused_or_replayed_is_refused(plan: Plan, fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(BenchError, match=words):
+        plan(**fields)
+
+
+def test_fused_layers_and_graphs_reach_the_passes(make_setting: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.profiling import network as module
+
+    seen: list[str] = []
+    monkeypatch.setattr(module, "Replayed", lambda function: seen.append("replayed") or function)
+    monkeypatch.setattr(module, "fuse", lambda _network: seen.append("fused"))
+    setting = replace(make_setting(mode="infer"), fused=True, graph=True)
+    module.infer_work(nn.Conv3d(setting.in_channels, 2, 1), setting, torch.device("cpu"))
+    assert seen == ["fused", "replayed"]
+    monkeypatch.setattr(module, "Step", lambda _network, _fields, execution, _device: seen.append(execution))
+    module.train_work(nn.Conv3d(setting.in_channels, 2, 1), setting, torch.device("cpu"))
+    assert (seen[-1].fused, seen[-1].graph) == (True, True)  # type: ignore[attr-defined]

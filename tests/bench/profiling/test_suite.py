@@ -118,6 +118,18 @@ def test_traces_go_into_files_of_their_own(make_setting: Make, machine: Machine,
     assert all(Path(order.trace).is_absolute() for order in script.orders)
 
 
+def test_traces_of_several_widths_go_into_files_of_their_own(
+    make_setting: Make, machine: Machine, tmp_path: Path
+) -> None:
+    script = Scripted()
+    settings = [make_setting(what="scan", in_channels=width) for width in (48, 96)]
+    measure(Store(tmp_path), machine, script, *settings, traces=tmp_path / "traces")
+    assert [Path(order.trace).name for order in script.orders] == [
+        "moody-48-8x8x8-infer.json.gz",
+        "moody-96-8x8x8-infer.json.gz",
+    ]
+
+
 def test_what_lies_beside_an_answer_belongs_to_the_record(make_setting: Make, machine: Machine, tmp_path: Path) -> None:
     (record,) = measure(Store(tmp_path), machine, Scripted(), make_setting())
     assert (record.folder / "more.npz").read_bytes() == b"numbers"

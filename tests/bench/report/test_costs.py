@@ -99,6 +99,7 @@ def test_two_kinds_of_hardware_never_share_columns(tmp_path: Path, complete_reco
     "unlike",
     [
         {"precision": "fp16"}, {"compile": True}, {"channels_last": True}, {"cudnn_benchmark": False},
+        {"fused": True}, {"graph": True},
         {"torch": "2.12.0"}, {"in_channels": 1}, {"classes": 3}, {"backend": "torch"},
     ],
 )  # fmt: skip

@@ -120,6 +120,7 @@ def test_figures_of_a_damaged_record_are_not_shown(profile: Make) -> None:
 def test_nothing_that_is_measured_otherwise_shares_a_table(profile: Make) -> None:
     changes = (
         {}, {"precision": "fp16"}, {"compile": True}, {"channels_last": True}, {"cudnn_benchmark": False},
+        {"fused": True}, {"graph": True},
         {"torch": "2.12.0"}, {"backend": "torch"}, {"in_channels": 1}, {"classes": 3},
     )  # fmt: skip
     records = [profile(job=change) for change in changes]
