@@ -108,9 +108,7 @@ def depthwise_conv_transpose3d(
     x = _autocast(x)
     if _resolve(name, backend, x) == "torch":
         filters = _like(x, weight, bias)
-        return F.conv_transpose3d(
-            x, *filters, stride=strides, padding=pads, output_padding=more, groups=x.shape[1]
-        )
+        return F.conv_transpose3d(x, *filters, stride=strides, padding=pads, output_padding=more, groups=x.shape[1])
     from models.ops.triton_depthwise import transposed_convolution
 
     y: Tensor = transposed_convolution(x, weight, bias, strides, list(pads), sizes)

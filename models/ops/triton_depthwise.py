@@ -155,7 +155,7 @@ def convolve_transposed(
     first = program // (BLOCKS * STRIDE) % slabs * ROWS
     plane = program // (BLOCKS * STRIDE * slabs)
     reach = plane % fine_depth + pad_d
-    top = (first + pad_h - SHIFT) // STRIDE + LOWEST
+    top = (first + pad_h) // STRIDE + LOWEST
     sums = zeros(ROWS, BLOCK, DTYPE)
     for kd in range(reach % STRIDE, K, STRIDE):
         coarse_plane = (reach - kd) // STRIDE
@@ -265,7 +265,7 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, pad
 
 
 @convolution.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: Sequence[int]) -> Tensor:  # noqa: ARG001
+def _(x: Tensor, weight: Tensor, _bias: Tensor | None, stride: int, padding: Sequence[int]) -> Tensor:
     return _empty(x, _coarse(x.shape[2:], weight.shape[2], stride, padding))
 
 
@@ -283,12 +283,7 @@ def transposed_convolution(
 
 @transposed_convolution.register_fake
 def _(
-    x: Tensor,
-    weight: Tensor,  # noqa: ARG001
-    bias: Tensor | None,  # noqa: ARG001
-    stride: int,  # noqa: ARG001
-    padding: Sequence[int],  # noqa: ARG001
-    size: Sequence[int],
+    x: Tensor, _weight: Tensor, _bias: Tensor | None, _stride: int, _padding: Sequence[int], size: Sequence[int]
 ) -> Tensor:
     return _empty(x, size)
 
@@ -321,18 +316,12 @@ def _weight_gradient(
 
 
 @_weight_gradient.register_fake
-def _(
-    x: Tensor,
-    grad: Tensor,  # noqa: ARG001
-    kernel: int,
-    stride: int,  # noqa: ARG001
-    padding: Sequence[int],  # noqa: ARG001
-) -> tuple[Tensor, Tensor]:
+def _(x: Tensor, _grad: Tensor, kernel: int, _stride: int, _padding: Sequence[int]) -> tuple[Tensor, Tensor]:
     dtype, channels = at_least_fp32(x.dtype), x.shape[1]
     return x.new_empty(channels, 1, kernel, kernel, kernel, dtype=dtype), x.new_empty(channels, dtype=dtype)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001  called by this name
     x, weight, bias, ctx.stride, ctx.padding = inputs[:5]
     ctx.save_for_backward(x, weight)
     ctx.bias_dtype = None if bias is None else bias.dtype
@@ -388,9 +377,9 @@ def _launch(
         rows //= 2
     dtype = at_least_fp32(x.dtype)
     taps = weight.flatten(1).mT.to(dtype).contiguous()
-    shift = taps if bias is None else bias.to(dtype).contiguous()
+    offsets = taps if bias is None else bias.to(dtype).contiguous()
     kernel[(planes * triton.cdiv(height, rows) * blocks,)](
-        _channels_last(x), taps, shift, y, ROWS=rows, BLOCK=_block(), BIAS=bias is not None, maxnreg=_REGISTERS,
+        _channels_last(x), taps, offsets, y, ROWS=rows, BLOCK=_block(), BIAS=bias is not None, maxnreg=_REGISTERS,
         **_common(*grids, weight.shape[2], stride, padding), **options,
     )  # fmt: skip
 

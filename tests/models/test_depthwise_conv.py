@@ -133,7 +133,14 @@ class TestBackend:
         ],
     )
     def test_transpose_equals_a_transposed_convolution_by_groups(
-        self, backend: str, shape: tuple[int, ...], kernel: int, stride: int, padding: Any, output_padding: Any, bias: bool
+        self,
+        backend: str,
+        shape: tuple[int, ...],
+        kernel: int,
+        stride: int,
+        padding: Any,
+        output_padding: Any,
+        bias: bool,
     ) -> None:
         inputs = make_inputs(shape, kernel, bias=bias)
         options = {"stride": stride, "padding": padding, "output_padding": output_padding}
@@ -207,8 +214,10 @@ class TestBackend:
         assert_same(
             with_gradients(depthwise_conv3d(**inputs, padding=1, backend=backend), inputs), expected, tolerance=1e-12
         )
-        wide = torch.cat([torch.full_like(inputs["x"], torch.nan), inputs["x"]], dim=1).detach().contiguous(
-            memory_format=LAST
+        wide = (
+            torch.cat([torch.full_like(inputs["x"], torch.nan), inputs["x"]], dim=1)
+            .detach()
+            .contiguous(memory_format=LAST)
         )
         inputs["x"] = wide.requires_grad_()
         y = depthwise_conv3d(wide[:, 3:], inputs["weight"], inputs["bias"], padding=1, backend=backend)
@@ -241,7 +250,10 @@ class TestBackend:
             ({"x": torch.zeros(2, 3, 3, 3)}, r"x must be \(B, C, D, H, W\), none of them 0; got \(2, 3, 3, 3\)"),
             ({"x": torch.zeros(1, 2, 0, 3, 3)}, r"none of them 0; got \(1, 2, 0, 3, 3\)"),
             ({"x": torch.zeros(1, 2, 3, 3, 3, dtype=torch.int64)}, "x must be floating point; got torch.int64"),
-            ({"weight": torch.zeros(2, 1, 3, 3, 1)}, r"weight must be \(C, 1, k, k, k\) with C = 2 .*; got \(2, 1, 3, 3"),
+            (
+                {"weight": torch.zeros(2, 1, 3, 3, 1)},
+                r"weight must be \(C, 1, k, k, k\) with C = 2 .*; got \(2, 1, 3, 3",
+            ),
             ({"weight": torch.zeros(1, 1, 3, 3, 3)}, r"C = 2 as in x and k odd; got \(1, 1, 3, 3, 3\)"),
             ({"weight": torch.zeros(2, 2, 3, 3, 3)}, r"got \(2, 2, 3, 3, 3\)"),
             ({"weight": torch.zeros(2, 1, 2, 2, 2)}, r"k odd; got \(2, 1, 2, 2, 2\)"),
@@ -263,7 +275,9 @@ class TestBackend:
 
     def test_says_what_leaves_no_output(self, backend: str) -> None:
         x, weight = torch.zeros(1, 2, 3, 4, 5), torch.zeros(2, 1, 5, 5, 5)
-        with pytest.raises(ModelError, match=r"must hold the filter of 5³; got x \(1, 2, 3, 4, 5\) and padding \(0, 0, 0"):
+        with pytest.raises(
+            ModelError, match=r"must hold the filter of 5³; got x \(1, 2, 3, 4, 5\) and padding \(0, 0, 0"
+        ):
             depthwise_conv3d(x, weight, backend=backend)
         with pytest.raises(ModelError, match=r"must leave something; got \(4, 4, 4\), which leaves \(-1, 0, 1\)"):
             depthwise_conv_transpose3d(x, weight, padding=4, backend=backend)
@@ -291,7 +305,7 @@ class TestTriton:
 
     @pytest.mark.usefixtures("small_tiles")
     def test_only_gradients_that_are_wanted_are_computed(self, kernels: ModuleType) -> None:
-        # Each gradient by what only it is computed with: that of x the other convolution, that of weights its own kernel.
+        # Each by what only it is computed with: the gradient of x the other convolution, that of weights a kernel.
         for which, other in (("plain", "transposed_convolution"), ("transposed", "convolution")):
             for wanted, unused in (("weight", other), ("bias", other), ("x", "_weight_gradient")):
                 inputs = {name: tensor.detach() for name, tensor in make_inputs((1, 2, 1, 2, 3), 3).items()}
@@ -299,15 +313,15 @@ class TestTriton:
                 y = BOTH[which][0](**inputs, padding=1, backend="triton")
                 with patch.object(kernels, unused, side_effect=AssertionError):
                     found = torch.autograd.grad(y, inputs[wanted], weighting(y))[0]
-                expected = torch.autograd.grad(BOTH[which][1](**inputs, padding=1, groups=2), inputs[wanted], weighting(y))
-                torch.testing.assert_close(found, expected[0])
+                by_torch = BOTH[which][1](**inputs, padding=1, groups=2)
+                torch.testing.assert_close(found, torch.autograd.grad(by_torch, inputs[wanted], weighting(y))[0])
 
     @pytest.mark.usefixtures("small_tiles")
     def test_shares_of_the_weights_gradient(self, kernels: ModuleType) -> None:
         """However many programs share in it; an uneven share too."""
-        inputs = make_inputs((1, 3, 2, 5, 2), 3)
+        inputs = make_inputs((1, 3, 1, 9, 2), 3)
         expected = exactly(inputs, padding=1)
-        for programs in (1, 4, 100):
+        for programs in (1, 2, 100):
             with patch.object(kernels, "_PROGRAMS_SUMMED", programs):
                 found = with_gradients(depthwise_conv3d(**inputs, padding=1, backend="triton"), inputs)
             assert_same(found, expected, tolerance=1e-12)
@@ -405,7 +419,9 @@ class TestOnGpu:
         ],
     )
     @pytest.mark.parametrize("which", BOTH)
-    def test_equals_torch(self, which: str, shape: tuple[int, ...], kernel: int, stride: int, dtype: torch.dtype) -> None:
+    def test_equals_torch(
+        self, which: str, shape: tuple[int, ...], kernel: int, stride: int, dtype: torch.dtype
+    ) -> None:
         convolve, by_torch = BOTH[which]
         if which == "transposed":
             shape = (*shape[:2], *(-(-size // stride) for size in shape[2:]))
