@@ -18,6 +18,7 @@ def selective_scan(
     delta_softplus: bool,
 ) -> Tensor:
     """See `models.ops.scan.selective_scan`; up to 256 states, and parameters in fp32."""
+
     def as_input(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.to(u.dtype).contiguous()
 
