@@ -76,12 +76,18 @@ def _torch(
 ) -> Tensor:
     dtype = at_least_fp32(x.dtype)
     scale, shift = (None if one is None else one.to(dtype) for one in (weight, bias))
-    y = F.instance_norm(x, weight=scale, bias=shift, eps=eps)
+    y = _normalised(x, scale, shift, eps)
     if residual is not None:
-        y = y + (F.instance_norm(residual, eps=eps) if normalise_residual else residual).to(y.dtype)
+        y = y + (_normalised(residual, None, None, eps) if normalise_residual else residual).to(y.dtype)
     if negative_slope is not None:
         y = F.leaky_relu(y, negative_slope)
     return y.movedim(1, -1).contiguous().movedim(-1, 1) if _is_channels_last(x) else y.contiguous()
+
+
+def _normalised(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    # All of space in one axis: with more, PyTorch 2.15 on a CPU takes the gradient of a single sample in channels last
+    # for one in channels first, and what comes out is wrong.
+    return F.instance_norm(x.flatten(2), weight=weight, bias=bias, eps=eps).view(x.shape)
 
 
 def _is_channels_last(x: Tensor) -> bool:

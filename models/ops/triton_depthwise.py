@@ -295,9 +295,8 @@ def _weight_gradient(
     """Gradients of weight (C, 1, k, k, k) and bias (C,), at least fp32, from x and the gradient of `convolution`."""
     x, grad = _channels_last(x), _channels_last(grad)
     batch, channels, depth, height, width = grad.shape
-    # More sums than these do not fit into registers.
-    block = 32 * _WARPS * (4 if kernel <= 5 else 2 if kernel <= 9 else 1)
-    depths = kernel if kernel <= 3 else 1
+    vector, depths, registers = _summed(kernel)
+    block = 32 * _WARPS * vector
     rows = _ROWS_SUMMED // stride
     blocks = triton.cdiv(width * channels, block)
     phases = min(blocks, channels // math.gcd(channels, block))
@@ -308,7 +307,7 @@ def _weight_gradient(
     shares = x.new_empty(programs, kernel**3 + 1, phases * block, dtype=at_least_fp32(x.dtype))
     weight_gradient[(programs * columns,)](
         x, grad, shares, planes=batch * depth, items=items, each=each, ROWS=rows, BLOCK=block, PHASES=phases,
-        DEPTHS=depths, maxnreg=_REGISTERS if kernel > 5 else None, **_common(x, grad, kernel, stride, padding),
+        DEPTHS=depths, maxnreg=registers, **_common(x, grad, kernel, stride, padding),
     )  # fmt: skip
     # Lanes beyond a row that is shorter hold nothing; all others come in whole columns.
     total = shares.sum(0)[:, : width * channels].unflatten(1, (-1, channels)).sum(1)
@@ -403,6 +402,13 @@ def _common(fine: Tensor, coarse: Tensor, kernel: int, stride: int, padding: Seq
 
 def _block() -> int:
     return 32 * _WARPS * _VECTOR
+
+
+def _summed(kernel: int) -> tuple[int, int, int | None]:
+    """Elements to each thread, planes of taps, and registers, so that the sums for k² taps or k³ stay in these."""
+    if kernel <= 5:
+        return 4, kernel if kernel <= 3 else 1, None
+    return 2 if kernel <= 9 else 1, 1, _REGISTERS if kernel <= 7 else None
 
 
 def _coarse(fine: Sequence[int], kernel: int, stride: int, padding: Sequence[int]) -> list[int]:

@@ -15,6 +15,19 @@ from models.errors import ModelError
 from models.ops import instance_norm as module
 from models.ops.instance_norm import instance_norm
 
+if find_spec("triton"):
+    import triton
+    import triton.language as tl
+
+    from models.ops.triton_norm import share_of
+
+    @triton.jit
+    def store_channels(found, channels, CHANNELS: tl.constexpr):
+        """The channels that each lane of each program reads."""
+        _, _, d, _ = share_of(tl.program_id(0), channels, 1, CHANNELS, True)
+        tl.store(found + tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS), d)
+
+
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BACKENDS = ("torch", "triton") if find_spec("triton") else ("torch",)
 SLOPES = (None, 0.0, 0.01, 0.2)
@@ -210,16 +223,20 @@ class TestBackendContract:
     def test_residual_and_gradient_may_lie_in_another_layout(
         self, backend: str, normalised: bool, slope: float | None
     ) -> None:
-        inputs = make_inputs((2, 3, 2, 3, 4), residual=True)
+        """Of one sample, for which PyTorch 2.15 mixes up the layouts."""
+        inputs = make_inputs((1, 3, 2, 3, 4), residual=True)
         inputs["residual"] = inputs["residual"].detach().contiguous().requires_grad_()
-        check(backend, inputs, negative_slope=slope, normalise_residual=normalised)
-        y = instance_norm(**inputs, negative_slope=slope, normalise_residual=normalised, backend=backend)
-        gradient = weighting(y[:, :1]).expand_as(y)
-        expanded = torch.autograd.grad(y, list(inputs.values()), gradient, retain_graph=True)
-        laid_out = torch.autograd.grad(y, list(inputs.values()), in_channels_last(gradient))
-        assert all(
-            torch.allclose(one, other, rtol=0, atol=1e-12) for one, other in zip(expanded, laid_out, strict=True)
+        options = {"negative_slope": slope, "normalise_residual": normalised}
+        found = check(backend, inputs, **options)
+        y = instance_norm(**inputs, **options, backend=backend)
+        laid_out = torch.autograd.grad(y, list(inputs.values()), in_channels_last(weighting(y)), retain_graph=True)
+        assert_same(dict(zip(inputs, laid_out, strict=True)), {name: found[name] for name in inputs}, tolerance=1e-12)
+        expanded = weighting(y[:, :1]).expand_as(y)
+        one, other = (
+            torch.autograd.grad(y, list(inputs.values()), gradient, retain_graph=True)
+            for gradient in (expanded, expanded.contiguous())
         )
+        assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(one, other, strict=True))
 
     @pytest.mark.parametrize("fixed", ["x", "residual"])
     @pytest.mark.parametrize("slope", [None, 0.1])
@@ -293,6 +310,24 @@ class TestTriton:
         self, triton_norm: ModuleType, channels: int, width: int
     ) -> None:
         assert triton_norm._width(channels) == width
+
+    @pytest.mark.usefixtures("triton_norm")
+    def test_idle_lanes_read_channels_that_are_there(self) -> None:
+        """What they read is never seen, so that a read past the end would not show."""
+        found = torch.full((3, 16), -1, dtype=torch.int32, device=DEVICE)
+        store_channels[3,](found, 40, CHANNELS=16)
+        assert found.flatten()[:40].tolist() == list(range(40))
+        assert 0 <= found.min() <= found.max() < 40
+
+    @pytest.mark.parametrize("parts", [1, 1024])
+    def test_a_mean_far_from_zero_is_rounded_about_once(self, triton_norm: ModuleType, parts: int) -> None:
+        x = make_inputs((1, 16, 7, 7, 7), dtype=torch.float32, mean=1e3)["x"].detach()
+        with patch.object(triton_norm, "_MOST_PARTS", parts):
+            statistics = triton_norm._statistics([x], 1e-5).double()
+        mean, rstd = (one.view(1, 16) for one in statistics[0])
+        variance, expected = torch.var_mean(x.double(), (2, 3, 4), correction=0)
+        torch.testing.assert_close(mean, expected, rtol=0, atol=2.0**-14)  # numbers near 1e3 are 2^-14 apart
+        torch.testing.assert_close(rstd, (variance + 1e-5).rsqrt(), rtol=5e-6, atol=0)
 
     @pytest.mark.parametrize("length", [1, 4096, 4097, 10**6, 128**3, 2**30])
     def test_parts_of_a_sample_are_as_many_as_the_merging_kernel_holds(

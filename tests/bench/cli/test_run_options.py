@@ -214,7 +214,8 @@ def test_optimisations_are_fields_and_what_the_device_lacks_is_noted(tiny_run: B
         "fused is off: it needs a GPU",
         "graph is off: it needs a GPU",
     ]
-    assert {"train.channels_last=true", "train.fused=true", "train.graph=true"} <= set(content["protocol"]["changes"])
+    asked = content["job"]["protocol"]["train"]
+    assert asked["channels_last"] is asked["fused"] is asked["graph"] is True
 
 
 def test_memory_to_train_in_is_part_of_the_experiment(tiny_run: Bench, bench: Bench, tmp_path: Path) -> None:
