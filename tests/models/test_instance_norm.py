@@ -206,8 +206,9 @@ class TestBackendContract:
         spread = [one[:, :, 0, 0, 0] - one.amax((2, 3, 4)) for one in (found, expected)]
         torch.testing.assert_close(*spread, rtol=5e-6, atol=0)
 
-    def test_autocast_changes_nothing(self, backend: str) -> None:
-        inputs = make_inputs((1, 3, 3, 3, 2), affine=True, residual=True, dtype=torch.float32)
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_autocast_changes_nothing(self, backend: str, dtype: torch.dtype) -> None:
+        inputs = make_inputs((1, 3, 3, 3, 2), affine=True, residual=True, dtype=dtype)
         expected = with_gradients(instance_norm(**inputs, negative_slope=0.1, backend=backend), inputs)
         with torch.autocast(DEVICE, dtype=torch.bfloat16):
             found = with_gradients(instance_norm(**inputs, negative_slope=0.1, backend=backend), inputs)
