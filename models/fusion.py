@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models.nnunet import ResidualBlock
 from models.ops.channel_perceptron import channel_perceptron
-from models.ops.depthwise_conv import depthwise_conv3d
+from models.ops.depthwise_conv import depthwise_conv3d, depthwise_conv_transpose3d
 from models.ops.instance_norm import instance_norm
 from models.umamba import ProjectedBlock
 from models.uxnet import UxBlock
@@ -37,8 +37,8 @@ def fuse(network: nn.Module) -> int:
             _exchange(module, _BLOCKS[type(module)])
         elif _is_instance_norm(module):
             _exchange(module, _NORMS[type(module)])
-        elif type(module) is nn.Conv3d and _is_depthwise(module):
-            _exchange(module, _DepthwiseConv3d)
+        elif type(module) in _CONVOLUTIONS and _is_depthwise(module):
+            _exchange(module, _CONVOLUTIONS[type(module)])
     return _fused(network) - before
 
 
@@ -74,7 +74,7 @@ def _slope(module: nn.Module) -> float | None:
     return 0.0 if type(module) is nn.ReLU else None
 
 
-def _is_depthwise(convolution: nn.Conv3d) -> bool:
+def _is_depthwise(convolution: Any) -> bool:
     """Of a kind that the fused operation takes: one filter to a channel, odd cubes, padding by zeros."""
     kernel, stride, padding = convolution.kernel_size, convolution.stride, convolution.padding
     alike = all(not isinstance(one, str) and len(set(one)) == 1 for one in (kernel, stride, padding))
@@ -131,6 +131,22 @@ class _DepthwiseConv3d(nn.Conv3d):
         return depthwise_conv3d(x, self.weight, self.bias, stride=stride, padding=padding)
 
 
+class _DepthwiseConvTranspose3d(nn.ConvTranspose3d):
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if output_size is not None:
+            return super().forward(x, output_size)
+        padding = self.padding[0]
+        assert isinstance(padding, int)
+        return depthwise_conv_transpose3d(
+            x,
+            self.weight,
+            self.bias,
+            stride=self.stride[0],
+            padding=padding,
+            output_padding=self.output_padding,
+        )
+
+
 class _UnetResBlock(UnetResBlock):
     def forward(self, x: Tensor) -> Tensor:
         slope, shortcut = _slope(self.lrelu), hasattr(self, "conv3")
@@ -181,6 +197,10 @@ class _UxBlock(UxBlock):
 
 
 _NORMS: dict[type[nn.Module], type[nn.Module]] = {nn.InstanceNorm3d: _InstanceNorm, nn.GroupNorm: _ChannelNorm}
+_CONVOLUTIONS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv3d: _DepthwiseConv3d,
+    nn.ConvTranspose3d: _DepthwiseConvTranspose3d,
+}
 _BLOCKS: dict[type[nn.Module], type[nn.Module]] = {
     UnetResBlock: _UnetResBlock,
     ResidualBlock: _SumBlock,

@@ -66,14 +66,14 @@ def mix_orders(tokens: Tensor, weights: MixerWeights, orders: Sequence[Order]) -
 
 
 def plain(tokens: Tensor, weights: MixerWeights, orders: Sequence[Order], *, backend: str | None = None) -> Tensor:
-    """`mix_orders` step by step, in each order after the other."""
+    """`mix_orders` step by step, in each order after the other, by kernels of ours for the scan at most."""
     x, z = F.linear(tokens, weights.in_proj).chunk(2, dim=-1)
     rank, states = weights.step_weight.shape[-1], weights.A_log.shape[-1]
     rates = -torch.exp(weights.A_log.to(at_least_fp32(weights.A_log.dtype)))
     total: Tensor | None = None
     for index, order in enumerate(orders):
         own = slice(index, index + 1)
-        u = causal_conv(x, weights.conv_weight[own], weights.conv_bias[own], (order,))
+        u = causal_conv(x, weights.conv_weight[own], weights.conv_bias[own], (order,), backend="torch")
         step, B, C = F.linear(u, weights.x_proj[index]).split((rank, states, states), dim=-1)
         y = scan_orders(
             u,

@@ -93,6 +93,18 @@ def test_depthwise_convolutions_are_exchanged(monkeypatch: pytest.MonkeyPatch) -
     assert calls == [{"stride": 2, "padding": 1}]
 
 
+def test_transposed_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nn.Sequential(nn.ConvTranspose3d(4, 4, 3, stride=2, padding=1, output_padding=(1, 0, 1), groups=4))
+    image = torch.randn(1, 4, 3, 4, 2)
+    expected, larger = network(image), network[0](image, output_size=[6, 8, 4])
+    assert fuse(network) == 1
+    calls = spy(monkeypatch, "depthwise_conv_transpose3d")
+    torch.testing.assert_close(network(image), expected)
+    assert calls == [{"stride": 2, "padding": 1, "output_padding": (1, 0, 1)}]
+    torch.testing.assert_close(network[0](image, output_size=[6, 8, 4]), larger)
+    assert len(calls) == 1
+
+
 def test_an_image_without_its_batch_is_normalised_as_before() -> None:
     network = nn.Sequential(nn.InstanceNorm3d(4))
     image = torch.randn(4, 3, 4, 5)

@@ -92,6 +92,20 @@ def test_is_an_operator_that_pytorch_can_trace() -> None:
     torch.library.opcheck(fused_mixer._mix, (tokens, *weights, "forward:1,slices:3", True))
 
 
+def test_step_by_step_is_without_kernels_of_ours_but_the_scan_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So that what is measured as published is not half ours on a GPU."""
+    asked = []
+    usual = mixer.causal_conv
+    monkeypatch.setattr(
+        mixer, "causal_conv", lambda *tensors, backend=None: asked.append(backend) or usual(*tensors, backend=backend)
+    )
+    tokens, weights = make_layer(2, 4, 8, 2)
+    mixer.plain(tokens, weights, (FORWARD, BACKWARD), backend="reference")
+    assert asked == ["torch", "torch"]
+
+
 def test_the_scan_in_triton_brings_the_whole_block(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens, weights = make_layer(1, 4, 8, 2)
     called = []
