@@ -12,11 +12,11 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data.arrays import map_array
 from data.dataset import Dataset
 from data.errors import DataError
 from data.fingerprint import file_checksum
@@ -89,9 +89,9 @@ def _samples(dataset: Dataset, case: CaseFiles, channels: tuple[int, ...]) -> ND
     cached = cache_root() / "intensities" / f"{_content_hash(case, channels)}.npy"
     # A damaged file is made anew; an unreadable folder is told when it is to be written.
     with contextlib.suppress(OSError, ValueError, EOFError):
-        stored = np.load(cached)
+        stored = map_array(cached)
         if stored.ndim == 2 and len(stored) == len(channels):
-            return cast(NDArray[np.float32], stored)
+            return np.array(stored)
     volume = dataset.read(case)
     voxels = np.flatnonzero(volume.label) if volume.label is not None else np.zeros(0, np.int64)
     if len(voxels):

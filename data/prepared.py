@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from data.arrays import map_array, read_arrays
 from data.errors import DataError
 from data.resample import Shape, Spacing
 from data.volume import Geometry
@@ -90,19 +91,18 @@ class StoredCase(_InBox):
     @property
     def image(self) -> Image:
         """(C, D, H, W) float32 or float16."""
-        return cast(Image, np.load(self.folder / "image.npy", mmap_mode="r"))
+        return map_array(self.folder / "image.npy")
 
     @property
     def label(self) -> NDArray[np.uint8] | None:
         """(D, H, W) uint8, or None."""
         path = self.folder / "label.npy"
-        return cast(NDArray[np.uint8], np.load(path, mmap_mode="r")) if path.exists() else None
+        return map_array(path) if path.exists() else None
 
     @property
     def foreground(self) -> dict[int, NDArray[np.int32]]:
         """Label value to an (N, 3) int array of voxels (d, h, w)."""
-        with np.load(self.folder / "foreground.npz") as stored:
-            return {int(value): stored[value] for value in stored.files}
+        return {int(value): voxels for value, voxels in read_arrays(self.folder / "foreground.npz").items()}
 
 
 def write_case(prepared: PreparedCase, target: Path, source: str) -> None:
