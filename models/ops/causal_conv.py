@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from models.errors import ModelError
+from models.ops.backend import choose
 from models.ops.order import Order
 from models.ops.precision import at_least_fp32, no_autocast
-from models.request import unknown
-
-_BACKENDS = ("torch", "triton")
 
 
 def causal_conv(
@@ -44,7 +41,7 @@ def causal_conv(
     orders = tuple(orders)
     _check(x, weight, bias, orders)
     with no_autocast(x.device.type):
-        if _resolve(backend, x) == "torch":
+        if choose("causal_conv", backend, x) == "torch":
             return _torch(x, weight, bias, orders)
         from models.ops.triton_conv import causal_conv as by_triton
 
@@ -60,28 +57,6 @@ def _torch(x: Tensor, weight: Tensor, bias: Tensor, orders: Sequence[Order]) -> 
         before = F.pad(order.take(tokens).mT, (taps - 1, 0))
         found.append(order.put_back(F.silu(F.conv1d(before, kernel, shift, groups=channels)).mT))
     return torch.stack(found).to(x.dtype).contiguous()
-
-
-def _resolve(backend: str | None, x: Tensor) -> str:
-    if backend is None:
-        return "triton" if x.is_cuda and _triton_obstacle(x) is None else "torch"
-    if backend not in _BACKENDS:
-        raise unknown("causal_conv: backend", backend, _BACKENDS, f"There are: {', '.join(_BACKENDS)}.")
-    obstacle = _triton_obstacle(x) if backend == "triton" else None
-    if obstacle is not None:
-        raise ModelError(f"causal_conv: backend 'triton' cannot run here: {obstacle}.")
-    return backend
-
-
-def _triton_obstacle(x: Tensor) -> str | None:
-    """Why the kernels cannot take a tensor, and what would help; None if they can."""
-    if find_spec("triton") is None:
-        return "the package triton is not installed; PyTorch for CUDA brings it"
-    from models.ops.triton_conv import can_run
-
-    if not can_run(x):
-        return f"it runs on a GPU and the tensors are on {x.device}; TRITON_INTERPRET=1 runs it there, slowly"
-    return None
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor, orders: Sequence[Order]) -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from models.errors import ModelError
-from models.request import unknown
-
-_BACKENDS = ("torch", "triton")
+from models.ops.backend import choose
 
 
 def channel_perceptron(
@@ -47,7 +43,8 @@ def channel_perceptron(
     for name, (tensor, shape) in expected.items():
         if tensor.shape != shape:
             raise ModelError(f"channel_perceptron: {name} must be {shape}; got {tuple(tensor.shape)}.")
-    if _resolve(backend, x) == "torch":
+    last = x.is_contiguous(memory_format=torch.channels_last_3d)
+    if choose("channel_perceptron", backend, x, preferred=last) == "torch":
         return _torch(x, widen, widen_bias, narrow, narrow_bias)
     from models.ops.triton_perceptron import perceptron
 
@@ -62,25 +59,3 @@ def _torch(x: Tensor, widen: Tensor, widen_bias: Tensor, narrow: Tensor, narrow_
     channels, _ = widen.shape
     hidden = F.conv3d(x, widen.reshape(-1, 1, 1, 1, 1), widen_bias.flatten(), groups=channels)
     return F.conv3d(F.gelu(hidden), narrow[..., None, None, None], narrow_bias, groups=channels)
-
-
-def _resolve(backend: str | None, x: Tensor) -> str:
-    if backend is None:
-        last = x.is_contiguous(memory_format=torch.channels_last_3d)
-        return "triton" if x.is_cuda and last and _obstacle(x) is None else "torch"
-    if backend not in _BACKENDS:
-        raise unknown("channel_perceptron: backend", backend, _BACKENDS, f"There are: {', '.join(_BACKENDS)}.")
-    obstacle = _obstacle(x) if backend == "triton" else None
-    if obstacle is not None:
-        raise ModelError(f"channel_perceptron: backend 'triton' cannot run here: {obstacle}.")
-    return backend
-
-
-def _obstacle(x: Tensor) -> str | None:
-    if find_spec("triton") is None:
-        return "the package triton is not installed; PyTorch for CUDA brings it"
-    from models.ops.triton_perceptron import can_run
-
-    if not can_run(x):
-        return f"it runs on a GPU and the tensors are on {x.device}; TRITON_INTERPRET=1 runs it there, slowly"
-    return None

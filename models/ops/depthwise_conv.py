@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from models.errors import ModelError
-from models.request import unknown
+from models.ops.backend import choose
 
-_BACKENDS = ("torch", "triton")
 _STRIDES = (1, 2)
 
 Size = int | Sequence[int]
@@ -56,7 +54,7 @@ def depthwise_conv3d(
             f"{name}: x with its padding must hold the filter of {kernel}³; got x {tuple(x.shape)} and padding {pads}."
         )
     x = _autocast(x)
-    if _resolve(name, backend, x) == "torch":
+    if _choose(name, backend, x) == "torch":
         return F.conv3d(x, *_like(x, weight, bias), stride=strides, padding=pads, groups=x.shape[1])
     from models.ops.triton_depthwise import convolution
 
@@ -106,7 +104,7 @@ def depthwise_conv_transpose3d(
     if min(sizes) < 1:
         raise ModelError(f"{name}: padding must leave something; got {pads}, which leaves {tuple(sizes)}.")
     x = _autocast(x)
-    if _resolve(name, backend, x) == "torch":
+    if _choose(name, backend, x) == "torch":
         filters = _like(x, weight, bias)
         return F.conv_transpose3d(x, *filters, stride=strides, padding=pads, output_padding=more, groups=x.shape[1])
     from models.ops.triton_depthwise import transposed_convolution
@@ -127,27 +125,8 @@ def _like(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tenso
     return weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
 
 
-def _resolve(name: str, backend: str | None, x: Tensor) -> str:
-    if backend is None:
-        as_wanted = x.is_cuda and x.is_contiguous(memory_format=torch.channels_last_3d)
-        return "triton" if as_wanted and _triton_obstacle(x) is None else "torch"
-    if backend not in _BACKENDS:
-        raise unknown(f"{name}: backend", backend, _BACKENDS, f"There are: {', '.join(_BACKENDS)}.")
-    obstacle = _triton_obstacle(x) if backend == "triton" else None
-    if obstacle is not None:
-        raise ModelError(f"{name}: backend 'triton' cannot run here: {obstacle}.")
-    return backend
-
-
-def _triton_obstacle(x: Tensor) -> str | None:
-    """Why the kernels cannot take a tensor, and what would help; None if they can."""
-    if find_spec("triton") is None:
-        return "the package triton is not installed; PyTorch for CUDA brings it"
-    from models.ops.triton_depthwise import can_run
-
-    if not can_run(x):
-        return f"it runs on a GPU and the tensors are on {x.device}; TRITON_INTERPRET=1 runs it there, slowly"
-    return None
+def _choose(name: str, backend: str | None, x: Tensor) -> str:
+    return choose(name, backend, x, preferred=x.is_contiguous(memory_format=torch.channels_last_3d))
 
 
 def _checked(

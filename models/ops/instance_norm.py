@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import torch.nn.functional as F
 from torch import Tensor
 
 from models.errors import ModelError
+from models.ops.backend import choose
 from models.ops.precision import at_least_fp32, no_autocast
-from models.request import unknown
-
-_BACKENDS = ("torch", "triton")
 
 
 def instance_norm(
@@ -58,7 +54,7 @@ def instance_norm(
     """
     _check(x, weight, bias, residual, normalise_residual)
     with no_autocast(x.device.type):
-        if _resolve(backend, x) == "torch":
+        if choose("instance_norm", backend, x, obstacle=_obstacle(x)) == "torch":
             return _torch(x, weight, bias, eps, negative_slope, residual, normalise_residual)
         from models.ops.triton_norm import instance_norm as by_triton
 
@@ -94,28 +90,10 @@ def _is_channels_last(x: Tensor) -> bool:
     return x.movedim(1, -1).is_contiguous()
 
 
-def _resolve(backend: str | None, x: Tensor) -> str:
-    if backend is None:
-        return "triton" if x.is_cuda and _triton_obstacle(x) is None else "torch"
-    if backend not in _BACKENDS:
-        raise unknown("instance_norm: backend", backend, _BACKENDS, f"There are: {', '.join(_BACKENDS)}.")
-    obstacle = _triton_obstacle(x) if backend == "triton" else None
-    if obstacle is not None:
-        raise ModelError(f"instance_norm: backend 'triton' cannot run here: {obstacle}.")
-    return backend
-
-
-def _triton_obstacle(x: Tensor) -> str | None:
-    """Why the kernels cannot take a tensor, and what would help; None if they can."""
-    if not _is_channels_last(x):
-        return f"x has strides {x.stride()}; it takes channels last, which x.to(memory_format=...) makes"
-    if find_spec("triton") is None:
-        return "the package triton is not installed; PyTorch for CUDA brings it"
-    from models.ops.triton_norm import can_run
-
-    if not can_run(x):
-        return f"it runs on a GPU and the tensors are on {x.device}; TRITON_INTERPRET=1 runs it there, slowly"
-    return None
+def _obstacle(x: Tensor) -> str | None:
+    if _is_channels_last(x):
+        return None
+    return f"x has strides {x.stride()}; it takes channels last, which x.to(memory_format=...) makes"
 
 
 def _check(

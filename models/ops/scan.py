@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from models.errors import ModelError
+from models.ops.backend import triton_obstacle
 from models.ops.order import BACKWARD, FORWARD, Order
 from models.ops.precision import no_autocast
 from models.request import unknown
@@ -65,12 +66,10 @@ def _no_obstacle(_u: Tensor, _states: int) -> str | None:
 
 
 def _triton_obstacle(u: Tensor, states: int) -> str | None:
-    if find_spec("triton") is None:
-        return "the package triton is not installed; PyTorch for CUDA brings it"
-    from models.ops.triton_scan import MOST_STATES, can_run
+    if (obstacle := triton_obstacle(u)) is not None:
+        return obstacle
+    from models.ops.triton_scan import MOST_STATES
 
-    if not can_run(u):
-        return f"it runs on a GPU and the tensors are on {u.device}; TRITON_INTERPRET=1 runs it there, slowly"
     if states > MOST_STATES:
         return f"it keeps up to {MOST_STATES} states per channel and there are {states}"
     return None

@@ -187,11 +187,6 @@ def token_gradients(
     store_rows(grad_x + batch * grad_x_batch + d, first, grad_x_token, total, first < length, live, WIDE)
 
 
-def can_run(tensor: Tensor) -> bool:
-    """Whether the kernels can take a tensor where it lies: on a GPU, or anywhere in Triton's interpreter."""
-    return tensor.is_cuda or not isinstance(convolve, triton.runtime.JITFunction)
-
-
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor, orders: Sequence[Order]) -> Tensor:
     """See `models.ops.causal_conv.causal_conv`, which checks the arguments."""
     found: Tensor = _CausalConv.apply(x, weight, bias, tuple(orders))

@@ -250,11 +250,6 @@ def weight_gradient(
         tl.store(shares + K * K * K * (PHASES * BLOCK), total)
 
 
-def can_run(tensor: Tensor) -> bool:
-    """Whether the kernels can take a tensor where it lies: on a GPU, or anywhere in Triton's interpreter."""
-    return tensor.is_cuda or not isinstance(convolve, triton.runtime.JITFunction)
-
-
 @torch.library.custom_op("segmamba_bench::depthwise_conv3d", mutates_args=())
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: Sequence[int]) -> Tensor:
     """See `models.ops.depthwise_conv.depthwise_conv3d`, which checks the arguments."""

@@ -342,11 +342,6 @@ def gradients(
             store_tile(grad_residual + here, grad, row, d, channels, left, live, RAGGED, IDLE)
 
 
-def can_run(tensor: Tensor) -> bool:
-    """Whether the kernels can take a tensor where it lies: on a GPU, or anywhere in Triton's interpreter."""
-    return tensor.is_cuda or not isinstance(normalise, triton.runtime.JITFunction)
-
-
 def instance_norm(
     x: Tensor,
     weight: Tensor | None,

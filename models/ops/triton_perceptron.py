@@ -97,11 +97,6 @@ def gradients(
     tl.store(bias_sums + tl.program_id(0) * channels + d, tl.sum(of_bias, axis=0), mask=live)
 
 
-def can_run(tensor: Tensor) -> bool:
-    """Whether the kernels can take a tensor where it lies: on a GPU, or anywhere in Triton's interpreter."""
-    return tensor.is_cuda or not isinstance(apply, triton.runtime.JITFunction)
-
-
 @torch.library.custom_op("segmamba_bench::channel_perceptron", mutates_args=())
 def perceptron(x: Tensor, widen: Tensor, widen_bias: Tensor, narrow: Tensor, narrow_bias: Tensor) -> Tensor:
     """See `models.ops.channel_perceptron.channel_perceptron`, which checks the arguments."""

@@ -365,7 +365,7 @@ def test_on_a_cpu_the_default_is_torch(kernels: ModuleType) -> None:
 @pytest.mark.parametrize(("last", "backend"), [(True, "triton"), (False, "torch")])
 def test_on_a_gpu_the_default_is_triton_for_channels_last(last: bool, backend: str) -> None:
     x = SimpleNamespace(is_cuda=True, device="cuda", is_contiguous=lambda memory_format: last and memory_format == LAST)
-    assert depthwise_conv._resolve("", None, x) == backend
+    assert depthwise_conv._choose("", None, x) == backend
 
 
 @pytest.mark.parametrize(

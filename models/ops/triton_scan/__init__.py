@@ -1,5 +1,5 @@
 """The selective scan in Triton: parallel over the sequence, forwards and backwards, in any order of the tokens."""
 
-from models.ops.triton_scan.function import MOST_STATES, can_run, scan_orders
+from models.ops.triton_scan.function import MOST_STATES, scan_orders
 
-__all__ = ["MOST_STATES", "can_run", "scan_orders"]
+__all__ = ["MOST_STATES", "scan_orders"]

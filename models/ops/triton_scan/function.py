@@ -132,11 +132,6 @@ class Plan:
         }
 
 
-def can_run(tensor: Tensor) -> bool:
-    """Whether the kernels can scan a tensor where it lies: on a GPU, or anywhere in Triton's interpreter."""
-    return tensor.is_cuda or not isinstance(chunk_ends, triton.runtime.JITFunction)
-
-
 def scan_orders(
     u: Tensor,
     delta: Tensor,
