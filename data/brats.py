@@ -7,10 +7,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from data.card import DatasetCard
 from data.dataset import Finding, Survey, read_case
 from data.errors import DataError
+from data.phantom_cache import POPULATIONS
+from data.phantom_kind import PLAIN
 from data.volume import CaseFiles, Volume
 
 BRATS2023 = DatasetCard(
@@ -41,6 +44,14 @@ PHANTOM = replace(
     synthetic=True,
 )
 
+PHANTOM_STRESS = replace(
+    PHANTOM,
+    name="phantom_stress",
+    title="Generated heads with small, faint and several tumours, some of whose kind a distant marker tells: a stress "
+    "test for receptive fields, not a model of patients",
+    how_to_obtain="nothing to do: it is generated on first use, or by `bench data phantom --kind stress`.",
+)
+
 _CASE = re.compile(r"BraTS-[A-Z]+-\d+-\d{3}")
 _SEGMENTATION = "seg"
 # How the same images were called before 2023, and what else turns up.
@@ -57,21 +68,28 @@ class BratsSource:
         """The folder as a dataset; one that holds phantoms is synthetic, whatever it is called.
 
         Raises:
-            DataError: the phantoms were not all made yet.
+            DataError: the phantoms were not all made yet, or are of another kind than the dataset's.
         """
         card = self.card
-        manifest = root / "phantom.json"
-        if manifest.is_file():
+        made = _manifest(root / "phantom.json")
+        if made is not None:
             card = replace(card, synthetic=True)
-            if _is_unfinished(manifest):
+            if made["sha256"] is None:
                 raise DataError(
                     f"{root} holds phantoms whose making was interrupted; repeat the same `bench data phantom` command "
                     "to finish it, or remove the folder."
                 )
+            kind = made.get("kind", PLAIN.name)
+            if card.name in POPULATIONS and kind != (expected := POPULATIONS[card.name].kind.name):
+                named = [name for name, population in POPULATIONS.items() if population.kind.name == kind]
+                mend = f"call it --dataset {named[0]}, or name another folder" if named else "name another folder"
+                raise DataError(
+                    f"{root} holds phantoms of kind '{kind}'; expected '{expected}', of which {card.name} is: {mend}."
+                )
         return BratsDataset(card, root)
 
 
-SOURCES = (BratsSource(BRATS2023), BratsSource(PHANTOM))
+SOURCES = (BratsSource(BRATS2023), BratsSource(PHANTOM), BratsSource(PHANTOM_STRESS))
 
 
 @dataclass(frozen=True)
@@ -207,11 +225,13 @@ def _case_folders(root: Path) -> list[Path]:
     return [folder for folder in _folders(root) if _CASE.fullmatch(folder.name)]
 
 
-def _is_unfinished(manifest: Path) -> bool:
+def _manifest(path: Path) -> dict[str, Any] | None:
+    """What was written about the phantoms beside it; None where there is no such file, or it is somebody else's."""
     try:
-        return json.loads(manifest.read_text())["sha256"] is None
-    except (OSError, ValueError, KeyError, TypeError):
-        return False  # somebody else's file of that name
+        made = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return made if isinstance(made, dict) and "sha256" in made else None
 
 
 def _has_image(folder: Path, card: DatasetCard) -> bool:

@@ -1,13 +1,18 @@
-"""Work on many cases, in threads, that can be stopped between two of them."""
+"""Work on many cases, in threads, that can be stopped between two of them.
+
+Threads suffice: gzip, numpy and scipy do most of their work outside Python's lock.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
 from data.volume import CaseFiles
 
+_Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
@@ -18,8 +23,6 @@ def each_case(
     workers: int = 1,
 ) -> list[_Result]:
     """``work`` done on every case; the results in the order of ``cases``.
-
-    Threads suffice: gzip, numpy and scipy do most of their work outside Python's lock.
 
     Args:
         on_case: called in the calling thread with each case's id once it is done. What it raises ends the work: cases
@@ -44,5 +47,27 @@ def each_case(
             future.result()
             announce(futures[future])
         return [future.result() for future in futures]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def in_turn(work: Callable[[_Item], _Result], items: Iterable[_Item], workers: int = 1) -> Iterator[_Result]:
+    """The results of ``work`` on each item, in the order of the items, each as soon as it is asked for and there.
+
+    Args:
+        workers: items at a time; 1 stays in the calling thread. Results wait to be taken, at most twice as many.
+    """
+    if workers <= 1:
+        yield from map(work, items)
+        return
+    pool = ThreadPoolExecutor(max_workers=workers)
+    try:
+        ahead: deque[Future[_Result]] = deque()
+        for item in items:
+            ahead.append(pool.submit(work, item))
+            if len(ahead) == 2 * workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)

@@ -22,8 +22,11 @@ from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
 from data.errors import DataError
+from data.parallel import in_turn
 from data.phantom_anatomy import draw_anatomy
+from data.phantom_kind import PLAIN, kind_named
 from data.phantom_signal import CONTRASTS, acquire
+from data.phantom_signs import draw_signs
 from data.phantom_tumour import draw_plan, grow, mass_effect
 
 PHANTOM_VERSION = 1
@@ -52,7 +55,7 @@ class PhantomCase:
     affine: NDArray[np.float64]
 
 
-def generate_case(index: int, *, size: int, seed: int) -> PhantomCase:
+def generate_case(index: int, *, size: int, seed: int, kind: str = PLAIN.name) -> PhantomCase:
     """Draw one case.
 
     Args:
@@ -60,24 +63,34 @@ def generate_case(index: int, *, size: int, seed: int) -> PhantomCase:
         size: edge length of the cubic volume in voxels, a multiple of 8 from 32 on. A case shows the same brain and
             tumour at every size.
         seed: another seed, another population.
+        kind: a name in `data.phantom_kind.KINDS`.
 
     Raises:
-        DataError: `size`, `index` or `seed` is out of range.
+        DataError: `size`, `index` or `seed` is out of range, or there is no such kind.
     """
     _check_size(size)
     _check_not_negative(index=index, seed=seed)
-    tumour_rng, anatomy_rng, signal_rng = (np.random.default_rng([seed, index, part]) for part in range(3))
-    plan = draw_plan(tumour_rng)
+    drawn = kind_named(kind)
+    rngs = (np.random.default_rng([seed, index, part]) for part in range(4))
+    tumour_rng, anatomy_rng, signal_rng, signs_rng = rngs
+    plan, signs = draw_signs(signs_rng, drawn, draw_plan(tumour_rng, drawn))
     anatomy = draw_anatomy(anatomy_rng, size, mass_effect(plan, size))
     tumour = grow(tumour_rng, plan, anatomy)
-    images = acquire(signal_rng, anatomy, tumour)
+    images = acquire(signal_rng, anatomy, tumour, signs, drawn.noise)
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])
     affine[1, 3] = size - 1
     return PhantomCase(_case_id(index), images, tumour.label, affine)
 
 
 def write_dataset(
-    root: Path, *, cases: int, size: int, seed: int, on_case: Callable[[str], None] | None = None
+    root: Path,
+    *,
+    cases: int,
+    size: int,
+    seed: int,
+    kind: str = PLAIN.name,
+    on_case: Callable[[str], None] | None = None,
+    workers: int = 1,
 ) -> None:
     """Write cases as ``CASE/CASE-t1n.nii.gz`` and so on, and ``phantom.json`` with their parameters and digest.
 
@@ -90,7 +103,9 @@ def write_dataset(
         cases: how many, from 1 on.
         size: as in `generate_case`.
         seed: as in `generate_case`.
+        kind: as in `generate_case`.
         on_case: hears each case's id once the case is in place.
+        workers: cases at a time, in threads.
 
     Raises:
         DataError: an argument is out of range, `root` cannot be written, or it holds something else, in which case
@@ -100,14 +115,14 @@ def write_dataset(
         raise DataError(f"a phantom of {cases} cases: expected 1 or more.")
     _check_size(size)
     _check_not_negative(seed=seed)
-    plan = _Manifest(PHANTOM_VERSION, cases, size, seed)
+    plan = _Manifest(PHANTOM_VERSION, cases, size, seed, kind_named(kind).name)
     try:
         known = _inspect(root, plan)
         if known is None:
             root.mkdir(parents=True, exist_ok=True)
             _write_manifest(root, plan)
         _remove_leftovers(root)
-        done = replace(plan, sha256=_complete(root, plan, on_case))
+        done = replace(plan, sha256=_complete(root, plan, on_case, workers))
         if known is None or known.sha256 is None:
             _write_manifest(root, done)
         elif known != done:
@@ -128,13 +143,14 @@ class _Manifest:
     cases: int
     size: int
     seed: int
+    kind: str = PLAIN.name  # which it is where none is named, as in folders made before there were others
     sha256: str | None = None
 
     def ids(self) -> list[str]:
         return [_case_id(index) for index in range(self.cases)]
 
     def __str__(self) -> str:
-        return f"version {self.version}, {self.cases} cases of size {self.size}, seed {self.seed}"
+        return f"version {self.version}, {self.cases} {self.kind} cases of size {self.size}, seed {self.seed}"
 
 
 def _inspect(root: Path, plan: _Manifest) -> _Manifest | None:
@@ -183,16 +199,19 @@ def _remove_leftovers(root: Path) -> None:
             path.unlink()
 
 
-def _complete(root: Path, plan: _Manifest, on_case: Callable[[str], None] | None) -> str:
+def _complete(root: Path, plan: _Manifest, on_case: Callable[[str], None] | None, workers: int) -> str:
     """Write the cases that are missing; return the digest of all."""
     digest = hashlib.sha256()
-    for index, case_id in enumerate(plan.ids()):
-        if (root / case_id).exists():
-            volumes = _read_volumes(root / case_id)
-        else:
-            case = generate_case(index, size=plan.size, seed=plan.seed)
-            _write_case(root, case)
-            volumes = [case.images[name] for name in CONTRASTS] + [case.label]
+
+    def volumes_of(index: int) -> list[NDArray]:
+        folder = root / _case_id(index)
+        if folder.exists():
+            return _read_volumes(folder)
+        case = generate_case(index, size=plan.size, seed=plan.seed, kind=plan.kind)
+        _write_case(root, case)
+        return [case.images[name] for name in CONTRASTS] + [case.label]
+
+    for case_id, volumes in zip(plan.ids(), in_turn(volumes_of, range(plan.cases), workers), strict=True):
         for volume in volumes:
             digest.update(volume.tobytes())
         if on_case is not None:

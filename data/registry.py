@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from data.card import DatasetCard
 from data.errors import DataError
 from data.locate import configured, locate
+from data.phantom_cache import POPULATIONS, cached_phantom
 
 if TYPE_CHECKING:
     from data.dataset import Dataset, DatasetSource
@@ -43,7 +44,7 @@ def card(name: str) -> DatasetCard:
 def open_dataset(name: str, root: Path | str | None = None, on_case: Callable[[str], None] | None = None) -> Dataset:
     """Open a dataset in ``root``, or where `data.locate.locate` finds it.
 
-    The phantom needs no place: where nothing names one it is generated into the cache, and ``on_case`` hears
+    Phantoms need no place: where nothing names one they are generated into the cache, and ``on_case`` hears
     each case's identifier as it is made. A dataset that is named as a folder lies there.
 
     Raises:
@@ -58,10 +59,8 @@ def open_dataset(name: str, root: Path | str | None = None, on_case: Callable[[s
                 "them. Leave out --data-dir."
             )
         return source.open(folder)
-    if name == "phantom" and configured(name, root) is None:
-        from data.phantom_cache import default_phantom
-
-        return source.open(default_phantom(on_case))
+    if name in POPULATIONS and configured(name, root) is None:
+        return source.open(cached_phantom(name, on_case))
     return source.open(locate(name, root, source.card.how_to_obtain))
 
 

@@ -29,14 +29,20 @@ def phantom(
     cases: Annotated[int, typer.Option("--cases", metavar="N", help="How many patients.")] = 24,
     size: Annotated[int, typer.Option("--size", metavar="S", help="Voxels along each edge.")] = 64,
     seed: Annotated[int, typer.Option("--seed", metavar="K", help="Seed of the whole set.")] = 0,
+    kind: Annotated[
+        str, typer.Option("--kind", metavar="KIND", help="plain; or stress, small, faint and far-reaching lesions.")
+    ] = "plain",
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Cases made at the same time.")] = 2,
 ) -> None:
     """Write synthetic brains with gliomas in the layout of BraTS2023."""
     from bench.progress import ConsoleWatcher
     from data.phantom import write_dataset
+    from data.phantom_cache import POPULATIONS
 
     with ConsoleWatcher().bar("phantoms", cases) as bar:
-        write_dataset(output, cases=cases, size=size, seed=seed, on_case=bar.advance)
-    typer.echo(f"{cases} cases in {output}; use them with --dataset phantom --data-dir {output}")
+        write_dataset(output, cases=cases, size=size, seed=seed, kind=kind, on_case=bar.advance, workers=workers)
+    name = next(name for name, made_of in POPULATIONS.items() if made_of.kind.name == kind)
+    typer.echo(f"{cases} cases in {output}; use them with --dataset {name} --data-dir {output}")
 
 
 @app.command()

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 def open_dataset(name: str, root: Path | None, watcher: Watcher) -> Dataset:
     """Open a dataset, with a bar for phantoms that must be made first."""
     import data
-    from data.phantom_cache import PHANTOM_CASES
+    from data.phantom_cache import POPULATIONS
 
     with ExitStack() as stack:
         bars: list[Bar] = []
 
         def on_case(case: str) -> None:
             if not bars:
-                bars.append(stack.enter_context(watcher.bar("making phantoms", PHANTOM_CASES)))
+                bars.append(stack.enter_context(watcher.bar("making phantoms", POPULATIONS[name].cases)))
             bars[0].advance(case)
 
         return data.open_dataset(name, root, on_case)

@@ -11,7 +11,7 @@ import pytest
 
 from data.errors import DataError
 from data.locate import cache_root, config_path, configured, environment_variable, locate
-from data.phantom_cache import default_phantom
+from data.phantom_cache import cached_phantom
 
 
 @pytest.fixture(autouse=True)
@@ -144,8 +144,8 @@ class TestCache:
         assert cache_root() == bare / "mine"
 
 
-class TestDefaultPhantom:
-    """The cache of the default phantom, with a stand-in for the generator."""
+class TestCachedPhantom:
+    """The cache of phantoms, with a stand-in for the generator."""
 
     @pytest.fixture(autouse=True)
     def generator(self, bare, monkeypatch):
@@ -153,8 +153,9 @@ class TestDefaultPhantom:
         module = types.ModuleType("data.phantom")
         calls = []
 
-        def write_dataset(root, *, cases, size, seed, on_case=None):
-            calls.append((cases, size, seed))
+        def write_dataset(root, *, cases, size, seed, kind, on_case, workers):
+            calls.append((cases, size, seed, kind))
+            assert workers >= 1
             (root / "BraTS-PHA-00001-000").mkdir(parents=True)
             if on_case:
                 on_case("BraTS-PHA-00001-000")
@@ -165,11 +166,13 @@ class TestDefaultPhantom:
 
     def test_made_once_under_a_name_that_says_what_it_is(self, bare, generator):
         seen: list[str] = []
-        first = default_phantom(seen.append)
+        first = cached_phantom("phantom", seen.append)
         assert first == bare / "cache" / "phantom" / "v7-n24-s64-k0"
         assert (first / "BraTS-PHA-00001-000").is_dir()
-        assert default_phantom() == first
-        assert generator.calls == [(24, 64, 0)]
+        assert cached_phantom("phantom") == first
+        assert generator.calls == [(24, 64, 0, "plain")]
+        assert cached_phantom("phantom_stress") == bare / "cache" / "phantom_stress" / "v7-n200-s96-k0"
+        assert generator.calls[1:] == [(200, 96, 0, "stress")]
         assert seen == ["BraTS-PHA-00001-000"]
 
     def test_interrupted_generation_leaves_nothing_and_the_next_call_makes_it(self, bare):
@@ -177,9 +180,9 @@ class TestDefaultPhantom:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            default_phantom(interrupt)
+            cached_phantom("phantom", interrupt)
         assert not list((bare / "cache" / "phantom").iterdir())
-        assert default_phantom().is_dir()
+        assert cached_phantom("phantom").is_dir()
 
     def test_another_process_that_was_faster_wins(self, bare):
         target = bare / "cache" / "phantom" / "v7-n24-s64-k0"
@@ -187,7 +190,7 @@ class TestDefaultPhantom:
         def other_process(_: str) -> None:
             (target / "BraTS-PHA-00009-000").mkdir(parents=True)
 
-        assert default_phantom(other_process) == target
+        assert cached_phantom("phantom", other_process) == target
         assert [path.name for path in target.iterdir()] == ["BraTS-PHA-00009-000"]
         assert [path.name for path in target.parent.iterdir()] == [target.name]
 
@@ -197,12 +200,12 @@ class TestDefaultPhantom:
 
         monkeypatch.setattr(generator, "write_dataset", fail)
         with pytest.raises(DataError, match=r"the disk is full.*set BENCH_CACHE_DIR"):
-            default_phantom()
+            cached_phantom("phantom")
 
     def test_others_may_read_what_is_made(self):
-        assert default_phantom().stat().st_mode == folder(Path("ordinary")).stat().st_mode
+        assert cached_phantom("phantom").stat().st_mode == folder(Path("ordinary")).stat().st_mode
 
     def test_cache_that_cannot_be_written(self, bare):
         (bare / "cache").write_text("a file in the way")
         with pytest.raises(DataError, match=r"cannot make the phantom in .*cache.*set BENCH_CACHE_DIR"):
-            default_phantom()
+            cached_phantom("phantom")

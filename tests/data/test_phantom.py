@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -16,10 +17,10 @@ from data.errors import DataError
 from data.phantom import PHANTOM_VERSION, PhantomCase, generate_case, write_dataset
 from data.phantom_anatomy import Anatomy, draw_anatomy
 from data.phantom_fields import SmoothNoise, ellipsoid, grid, tube
+from data.phantom_kind import PLAIN
 from data.phantom_signal import acquire
+from data.phantom_signs import Signs
 from data.phantom_tumour import (
-    MULTIFOCAL_SHARE,
-    NON_ENHANCING_SHARE,
     Focus,
     Plan,
     draw_plan,
@@ -105,10 +106,10 @@ class TestAppearance:
     @pytest.fixture(scope="class", params=[0, 1, 2])
     def parts(self, request: pytest.FixtureRequest) -> tuple[Anatomy, NDArray[np.uint8], dict[str, NDArray[np.int16]]]:
         rngs = [np.random.default_rng([7, request.param, part]) for part in range(3)]
-        plan = Plan(draw_plan(rngs[0]).foci, rim=0.04)
+        plan = Plan(tuple(replace(focus, rim=0.04) for focus in draw_plan(rngs[0], PLAIN).foci))
         anatomy = draw_anatomy(rngs[1], 64, mass_effect(plan, 64))
         tumour = grow(rngs[0], plan, anatomy)
-        return anatomy, tumour.label, acquire(rngs[2], anatomy, tumour)
+        return anatomy, tumour.label, acquire(rngs[2], anatomy, tumour, Signs(), PLAIN.noise)
 
     def test_every_tissue_has_the_contrast_of_its_modality(
         self, parts: tuple[Anatomy, NDArray[np.uint8], dict[str, NDArray[np.int16]]]
@@ -195,7 +196,7 @@ class TestTumour:
             assert set(pieces[core_of(case.label)]) == set(range(1, count + 1))
 
     def test_oedema_keeps_out_of_the_ventricles(self) -> None:
-        plan = Plan((Focus((0.14, -0.05, 0.10), core=0.09, oedema=0.2, stretch=(1, 1, 1)),), rim=0.04)
+        plan = Plan((Focus((0.14, -0.05, 0.10), core=0.09, oedema=0.2, stretch=(1, 1, 1), rim=0.04),))
         anatomy = draw_anatomy(np.random.default_rng(3), 64, mass_effect(plan, 64))
         label = grow(np.random.default_rng(4), plan, anatomy).label
         ventricle = anatomy.ventricle > 0.5
@@ -203,25 +204,25 @@ class TestTumour:
         assert not (label[ventricle] == OEDEMA).any()
 
     def test_nothing_passes_the_falx(self) -> None:
-        plan = Plan((Focus((0.10, 0.0, 0.25), core=0.12, oedema=0.25, stretch=(1, 1, 1)),), rim=0.04)
+        plan = Plan((Focus((0.10, 0.0, 0.25), core=0.12, oedema=0.25, stretch=(1, 1, 1), rim=0.04),))
         anatomy = draw_anatomy(np.random.default_rng(3), 64, mass_effect(plan, 64))
         label = grow(np.random.default_rng(4), plan, anatomy).label
         assert (label > 0).any()
         assert not label[anatomy.side < 0].any()
 
     def test_a_tumour_pushes_the_midline_away(self) -> None:
-        plan = Plan((Focus((0.12, 0.0, 0.1), core=0.12, oedema=0.2, stretch=(1, 1, 1)),), rim=0.04)
-        calm = draw_anatomy(np.random.default_rng(3), 64, mass_effect(Plan((), 0.0), 64))
+        plan = Plan((Focus((0.12, 0.0, 0.1), core=0.12, oedema=0.2, stretch=(1, 1, 1), rim=0.04),))
+        calm = draw_anatomy(np.random.default_rng(3), 64, mass_effect(Plan(()), 64))
         pushed = draw_anatomy(np.random.default_rng(3), 64, mass_effect(plan, 64))
         falx = [np.argmax(brain.side[:, 32, 45] > 0) for brain in (calm, pushed)]
         assert falx[1] <= falx[0] - 1, "to the right, at lower indices"
         assert np.array_equal(calm.hull, pushed.hull), "the skull does not give way"
 
     def test_some_tumours_do_not_enhance_and_some_have_several_foci(self) -> None:
-        plans = [draw_plan(np.random.default_rng(seed)) for seed in range(1000)]
-        assert np.mean([plan.rim == 0 for plan in plans]) == pytest.approx(NON_ENHANCING_SHARE, abs=0.03)
+        plans = [draw_plan(np.random.default_rng(seed), PLAIN) for seed in range(1000)]
+        assert np.mean([plan.foci[0].rim == 0 for plan in plans]) == pytest.approx(PLAIN.non_enhancing_share, abs=0.03)
         counts = np.bincount([len(plan.foci) for plan in plans], minlength=5)
-        assert counts[2:].sum() / 1000 == pytest.approx(MULTIFOCAL_SHARE, abs=0.03)
+        assert counts[2:].sum() / 1000 == pytest.approx(PLAIN.multifocal_share, abs=0.03)
         assert counts[0] == counts[4] == 0
         assert min(counts[2], counts[3]) > 50
         assert 0.4 < np.mean([plan.foci[0].centre[0] > 0 for plan in plans]) < 0.6, "either hemisphere"
@@ -229,9 +230,9 @@ class TestTumour:
     def test_labels_show_what_was_planned(self) -> None:
         """Generated cases have as many cores as foci, and enhance where the plan says so."""
         for index in range(30):
-            plan = draw_plan(np.random.default_rng([0, index, 0]))
+            plan = draw_plan(np.random.default_rng([0, index, 0]), PLAIN)
             label = generate_case(index, size=48, seed=0).label
-            assert (label == ENHANCING).any() == (plan.rim > 0)
+            assert (label == ENHANCING).any() == (plan.foci[0].rim > 0)
             assert ndimage.label(core_of(label), np.ones((3, 3, 3)))[1] == len(plan.foci)
             assert (label == NECROSIS).any()
 
@@ -310,7 +311,7 @@ class TestFiles:
     def test_the_manifest_has_parameters_and_a_digest_of_the_voxels(self, root: Path, tmp_path: Path) -> None:
         manifest = json.loads((root / "phantom.json").read_text())
         digest = manifest.pop("sha256")
-        assert manifest == {"version": PHANTOM_VERSION, "cases": 3, "size": 32, "seed": 0}
+        assert manifest == {"version": PHANTOM_VERSION, "cases": 3, "size": 32, "seed": 0, "kind": "plain"}
         assert len(digest) == 64
         write_dataset(tmp_path / "other", cases=3, size=32, seed=1)
         assert json.loads((tmp_path / "other" / "phantom.json").read_text())["sha256"] != digest
@@ -382,15 +383,19 @@ class TestFiles:
             self.rewrite(root)
         assert snapshot(root) == before
 
-    @pytest.mark.parametrize("change", [{"cases": 4}, {"size": 40}, {"seed": 1}, {"version": PHANTOM_VERSION + 1}])
+    @pytest.mark.parametrize(
+        "change", [{"cases": 4}, {"size": 40}, {"seed": 1}, {"version": PHANTOM_VERSION + 1}, {"kind": "stress"}]
+    )
     def test_a_phantom_of_other_parameters_is_named_and_left_untouched(
         self, root: Path, change: dict[str, int]
     ) -> None:
         manifest = json.loads((root / "phantom.json").read_text())
         (root / "phantom.json").write_text(json.dumps(manifest | change))
         before = snapshot(root)
-        found = {"version": PHANTOM_VERSION, "cases": 3, "size": 32, "seed": 0} | change
-        message = "version {version}, {cases} cases of size {size}, seed {seed}; expected version".format(**found)
+        found = {"version": PHANTOM_VERSION, "cases": 3, "size": 32, "seed": 0, "kind": "plain"} | change
+        message = "version {version}, {cases} {kind} cases of size {size}, seed {seed}; expected version".format(
+            **found
+        )
         with pytest.raises(DataError, match=message):
             self.rewrite(root)
         assert snapshot(root) == before

@@ -28,7 +28,7 @@ class TestContract:
 
     @pytest.fixture
     def dataset(self, card, tmp_path, make_case) -> Dataset:
-        if card.name not in ("brats2023", "phantom"):
+        if card.name not in ("brats2023", "phantom", "phantom_stress"):
             pytest.skip("the files of a plug-in's dataset are its own tests' matter")
         for case in ("BraTS-GLI-00002-000", "BraTS-GLI-00001-000"):
             make_case(tmp_path, case)
@@ -84,7 +84,7 @@ class TestContract:
 
 class TestLookUp:
     def test_built_in_names_come_first(self):
-        assert data.names()[:2] == ["brats2023", "phantom"]
+        assert data.names()[:3] == ["brats2023", "phantom", "phantom_stress"]
 
     def test_unknown_name_gets_the_nearest_and_the_list(self):
         with pytest.raises(DataError, match=r"no dataset 'brats2022'; did you mean 'brats2023'\?.*brats2023, phantom"):
@@ -103,14 +103,15 @@ class TestLookUp:
         (tmp_path / "none.toml").write_text("")
         monkeypatch.delenv("BENCH_PHANTOM_DIR", raising=False)
         monkeypatch.setattr(
-            "data.phantom_cache.default_phantom", lambda on_case: calls.append(on_case) or tmp_path / "made"
+            "data.registry.cached_phantom", lambda name, on_case: calls.append(on_case) or tmp_path / name
         )
-        assert data.open_dataset("phantom", on_case=print).root == tmp_path / "made"
-        assert calls == [print]
+        assert data.open_dataset("phantom", on_case=print).root == tmp_path / "phantom"
+        assert data.open_dataset("phantom_stress", on_case=print).root == tmp_path / "phantom_stress"
+        assert calls == [print, print]
         assert data.open_dataset("phantom", tmp_path).root == tmp_path
         monkeypatch.setenv("BENCH_PHANTOM_DIR", str(tmp_path))
         assert data.open_dataset("phantom").root == tmp_path
-        assert len(calls) == 1
+        assert len(calls) == 2
 
 
 class TestPlugIns:
@@ -135,7 +136,7 @@ class TestPlugIns:
 
     def test_a_plug_in_is_listed_and_opened(self, monkeypatch, tmp_path):
         self.install(monkeypatch, mine=BratsSource(replace(BRATS2023, name="mine")))
-        assert data.names() == ["brats2023", "phantom", "mine"]
+        assert data.names() == ["brats2023", "phantom", "phantom_stress", "mine"]
         assert data.card("mine").name == "mine"
         assert data.open_dataset("mine", tmp_path) == BratsDataset(data.card("mine"), tmp_path)
 
@@ -143,12 +144,12 @@ class TestPlugIns:
     def test_a_broken_plug_in_is_a_warning_and_the_others_stay(self, monkeypatch, broken):
         self.install(monkeypatch, broken=broken, mine=BratsSource(replace(BRATS2023, name="mine")))
         with pytest.warns(UserWarning, match="'broken' of the distribution 'broken-package' cannot be loaded"):
-            assert data.names() == ["brats2023", "phantom", "mine"]
+            assert data.names() == ["brats2023", "phantom", "phantom_stress", "mine"]
 
     def test_a_name_that_is_taken_is_a_warning_and_the_first_stays(self, monkeypatch):
         self.install(monkeypatch, again=BratsSource(replace(BRATS2023, title="an impostor")))
         with pytest.warns(UserWarning, match="'again-package' is left out: there already is a dataset 'brats2023'"):
-            assert data.names() == ["brats2023", "phantom"]
+            assert data.names() == ["brats2023", "phantom", "phantom_stress"]
         assert data.card("brats2023").title == BRATS2023.title
 
     def test_built_in_datasets_do_not_load_plug_ins(self, monkeypatch):
