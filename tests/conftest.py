@@ -30,7 +30,7 @@ MakeFolder = Callable[..., Path]
 CT_SHAPE_XYZ = (36, 32, 12)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_nifti() -> WriteNifti:
     """``write_nifti(path, array_xyz, affine=AFFINE)`` writes the array in its own type."""
 
@@ -63,7 +63,7 @@ def _write_json(root: Path, facts: dict[str, Any], changes: dict[str, Any]) -> N
     (root / "dataset.json").write_text(json.dumps(merged))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_nnunet(write_nifti: WriteNifti) -> MakeFolder:
     """``make_nnunet(root, cases=4, **json)``: CT in the layout of nnU-Net v2, the slices 5 mm apart, 0.8 mm within."""
 
