@@ -219,5 +219,6 @@ def test_folds_that_are_not_there_are_refused() -> None:
 def test_datasets_are_named_and_have_a_default_protocol() -> None:
     cards = choose_datasets(["phantom", "brats2023"])
     assert {name: default_protocol(card) for name, card in cards.items()} == {"phantom": "demo", "brats2023": "paper"}
-    with pytest.raises(BenchError, match="--dataset names no dataset; known: brats2023, phantom, phantom_stress, or a folder"):
+    known = "brats2023, phantom, phantom_stress, or a folder"
+    with pytest.raises(BenchError, match=f"--dataset names no dataset; known: {known}"):
         choose_datasets([])

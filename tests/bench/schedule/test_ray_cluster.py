@@ -13,9 +13,10 @@ from sweeping import FakeCluster, Sweeps, process_of, trainings
 from bench.store import WEIGHTS, Record, Store
 
 pytestmark = pytest.mark.alone
-SEEDS = ",".join(str(seed) for seed in range(12))
+WHOLE = range(6)
 # As the network of these tests has it.
 FAILING = {9: "oom", 10: "failed", 11: "nan"}
+SEEDS = ",".join(str(seed) for seed in (*WHOLE, *FAILING))
 
 
 def _weights(record: Record) -> dict[str, torch.Tensor]:
@@ -26,17 +27,16 @@ def test_whatever_dies_everything_that_can_ends_as_if_undisturbed(
     cluster: FakeCluster, sweeps: Sweeps, tmp_path: Path
 ) -> None:
     run = sweeps.start("--seed", SEEDS, "--ray-address", cluster.address, "--device", "cpu", "--cpus-per-job", "1")
-    sweeps.wait(lambda: sweeps.killable(3))
-    killed = sweeps.running()[0]
+    killed = sweeps.wait(lambda: sweeps.killable(2))[0]
     first = process_of(killed)
     os.kill(first, signal.SIGKILL)
     sweeps.wait(lambda: process_of(killed) != first)
-    sweeps.wait(lambda: len(sweeps.running()) == 3)
+    sweeps.wait(lambda: len(sweeps.running()) >= 2)
     cluster.crash(0)
     out, _ = run.communicate(timeout=240)
     records = sweeps.records()
     assert {seed: record.status for seed, record in records.items()} == {
-        **dict.fromkeys(range(9), "complete"),
+        **dict.fromkeys(WHOLE, "complete"),
         **FAILING,
     }, out
     assert run.returncode == 1
@@ -58,7 +58,7 @@ def test_whatever_dies_everything_that_can_ends_as_if_undisturbed(
     assert "this machine has 0 CUDA devices" in out
 
     undisturbed = tmp_path / "undisturbed"
-    alone = sweeps.start("--seed", "0,1,2,3,4", "--scheduler", "inline", results=undisturbed, pause_s=0)
+    alone = sweeps.start("--seed", "0,1,2", "--scheduler", "inline", results=undisturbed, pause_s=0)
     alone.communicate(timeout=240)
     assert alone.returncode == 0
     for other in Store(undisturbed).records():

@@ -15,7 +15,7 @@ HERE = ("--scheduler", "ray", "--device", "cpu", "--cpus-per-job", "1")
 
 def test_a_killed_driver_leaves_no_training_and_the_next_one_goes_on(sweeps: Sweeps) -> None:
     first = sweeps.start(*HERE, "--seed", "0,1,2")
-    sweeps.wait(lambda: any(r.status == "complete" for r in sweeps.records().values()) and sweeps.killable(1))
+    sweeps.wait(lambda: sweeps.killable(1) and any(r.status == "complete" for r in sweeps.records().values()))
     done = {seed: record for seed, record in sweeps.records().items() if record.status == "complete"}
     files = {path: path.stat().st_mtime_ns for record in done.values() for path in record.folder.rglob("*")}
     first.kill()

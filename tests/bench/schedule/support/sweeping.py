@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from bench.lease import newest
 from bench.store import WEIGHTS, Record, Store
 
+_Held = TypeVar("_Held")
 COMMAND = [sys.executable, "-c", "import sys; sys.argv[0] = 'bench'; from bench.cli.app import main; main()"]
 STEPS = 40
 CHANGES = (
@@ -63,18 +65,22 @@ class Sweeps:
         """Of the training so far."""
         return int((record.last_epoch() or {}).get("step", 0))
 
-    def wait(self, condition: Callable[[], bool], seconds: float = 90) -> None:
-        """Until something holds."""
+    def wait(self, condition: Callable[[], _Held], seconds: float = 90) -> _Held:
+        """Until something holds; what it was."""
         until = time.monotonic() + seconds
-        while not condition():
+        while not (held := condition()):
             assert time.monotonic() < until, {seed: r.status for seed, r in self.records().items()}
             time.sleep(0.1)
+        return held
 
-    def killable(self, count: int) -> bool:
-        """Whether so many train, each with a checkpoint to go on from and far from its end."""
+    def killable(self, count: int) -> list[Record]:
+        """While so many train or more, those that have a checkpoint to go on from and are far from their end.
+
+        Not all must be: where processes take longer to start than jobs to end, never are.
+        """
         found = self.running()
         ready = [record for record in found if (record.folder / WEIGHTS).exists() and self.steps(record) < STEPS // 2]
-        return len(ready) == len(found) == count
+        return ready if len(found) >= count else []
 
     def running(self, steps: int = 1) -> list[Record]:
         """Those that train, and have for so many steps."""
