@@ -68,9 +68,9 @@ STRESS = PhantomKind(
     name="stress",
     summary="one to five lesions, small ones among them, of low contrast, some of a kind that only a distant marker "
     "tells: a stress test for receptive fields",
-    core=(0.040, 0.115),
+    core=(0.050, 0.120),
     oedema=(0.030, 0.080),
-    rim=(0.024, 0.040),
+    rim=(0.028, 0.042),
     rim_share=0.45,
     non_enhancing_share=0.25,
     multifocal_share=0.60,
