@@ -1,7 +1,7 @@
 """Arrays in numpy's own format, read from several threads at once.
 
 A header in that format is Python text, and `numpy.load` has the interpreter parse it. Python 3.11 counts the parser's
-depth in one place for all threads, so that once in some ten thousand times two threads that parse together end in a
+depth in one place for all threads, so that now and then two threads that parse together end in a
 SystemError (the symptom of github.com/python/cpython/issues/106905). Here each header that differs is parsed once, by
 one thread at a time: for a prepared case before its training begins, in which others (Triton's compiler) parse as well.
 """

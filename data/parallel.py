@@ -6,7 +6,7 @@ Threads suffice: gzip, numpy and scipy do most of their work outside Python's lo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
@@ -51,11 +51,14 @@ def each_case(
         pool.shutdown(cancel_futures=True)
 
 
-def in_turn(work: Callable[[_Item], _Result], items: Iterable[_Item], workers: int = 1) -> Iterator[_Result]:
+def in_turn(
+    work: Callable[[_Item], _Result], items: Iterable[_Item], workers: int = 1
+) -> Generator[_Result, None, None]:
     """The results of ``work`` on each item, in the order of the items, each as soon as it is asked for and there.
 
     Args:
         workers: items at a time; 1 stays in the calling thread. Results wait to be taken, at most twice as many.
+            Closing the generator waits for those under way.
     """
     if workers <= 1:
         yield from map(work, items)

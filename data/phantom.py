@@ -13,6 +13,7 @@ import json
 import shutil
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -211,11 +212,13 @@ def _complete(root: Path, plan: _Manifest, on_case: Callable[[str], None] | None
         _write_case(root, case)
         return [case.images[name] for name in CONTRASTS] + [case.label]
 
-    for case_id, volumes in zip(plan.ids(), in_turn(volumes_of, range(plan.cases), workers), strict=True):
-        for volume in volumes:
-            digest.update(volume.tobytes())
-        if on_case is not None:
-            on_case(case_id)
+    # Closed here and not when it is collected: no thread writes on once the caller knows of an interruption.
+    with closing(in_turn(volumes_of, range(plan.cases), workers)) as made:
+        for case_id, volumes in zip(plan.ids(), made, strict=True):
+            for volume in volumes:
+                digest.update(volume.tobytes())
+            if on_case is not None:
+                on_case(case_id)
     return digest.hexdigest()
 
 

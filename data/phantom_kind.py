@@ -15,7 +15,6 @@ class PhantomKind:
 
     Attributes:
         name: as it is asked for.
-        summary: one sentence for people.
         core: mean radius of what a lesion's rim encloses, rim included.
         oedema: how far the whole lesion reaches beyond its core in white matter.
         rim: mean thickness of the enhancing rim, at most `rim_share` of the core's radius.
@@ -33,7 +32,6 @@ class PhantomKind:
     """
 
     name: str
-    summary: str
     core: Range
     oedema: Range
     rim: Range
@@ -50,7 +48,6 @@ class PhantomKind:
 
 PLAIN = PhantomKind(
     name="plain",
-    summary="one large glioma or up to three, of the contrast of textbooks",
     core=(0.095, 0.13),
     oedema=(0.045, 0.095),
     rim=(0.040, 0.048),
@@ -66,8 +63,6 @@ PLAIN = PhantomKind(
 )
 STRESS = PhantomKind(
     name="stress",
-    summary="one to five lesions, small ones among them, of low contrast, some of a kind that only a distant marker "
-    "tells: a stress test for receptive fields",
     core=(0.050, 0.120),
     oedema=(0.030, 0.080),
     rim=(0.028, 0.042),

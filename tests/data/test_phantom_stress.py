@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -185,8 +186,10 @@ class TestFiles:
             if case == "BraTS-PHA-00002-000":
                 raise KeyboardInterrupt
 
+        threads = threading.active_count()
         with pytest.raises(KeyboardInterrupt):
             write_dataset(tmp_path / "p", cases=6, size=32, seed=2, kind="stress", workers=2, on_case=stop)
+        assert threading.active_count() == threads, "nobody writes on"
         write_dataset(tmp_path / "p", cases=6, size=32, seed=2, kind="stress", workers=2)
         assert len(data.open_dataset("phantom_stress", tmp_path / "p").cases()) == 6
 
