@@ -17,10 +17,11 @@ from models.ops.triton_scan.steps import (
     LN2,
     LOG2E,
     UNTOLD,
-    at_token,
-    following,
+    at_tokens,
     logistic,
     place_of,
+    places_after,
+    places_before,
     put_at_token,
     step_size,
     underflow,
@@ -60,28 +61,36 @@ def chunk_heads(
     first = chunk * CHUNK
     origin, run, within, across = walk_of(walks, order)
     place, index = place_of(first, origin, run, within, across)
+    places, place, index = places_after(place, index, run, within, across, UNROLL)
+    raws = at_tokens(delta, places, delta_token, d, live, first, length, UNROLL, WIDE, RAGGED)
+    grads = at_tokens(grad_y, places, grad_y_token, d, live, first, length, UNROLL, WIDE, RAGGED)
+    gates = ()
+    if GATE:
+        gates = at_tokens(z, places, z_token, d, live, first, length, UNROLL, WIDE, RAGGED)
+    outputs = at_tokens(C, places, C_token, n, n >= 0, first, length, UNROLL, WIDE, RAGGED)
     done = 0
     while done < CHUNK:
-        sizes = ()
-        grads = ()
-        gates = ()
-        outputs = ()
+        place = tl.where(done + UNROLL < CHUNK, place, places[0])
+        ahead = first + done + UNROLL
+        places, place, index = places_after(place, index, run, within, across, UNROLL)
+        next_raws = at_tokens(delta, places, delta_token, d, live, ahead, length, UNROLL, WIDE, RAGGED)
+        next_grads = at_tokens(grad_y, places, grad_y_token, d, live, ahead, length, UNROLL, WIDE, RAGGED)
+        next_gates = ()
+        if GATE:
+            next_gates = at_tokens(z, places, z_token, d, live, ahead, length, UNROLL, WIDE, RAGGED)
+        next_outputs = at_tokens(C, places, C_token, n, n >= 0, ahead, length, UNROLL, WIDE, RAGGED)
         for k in tl.static_range(UNROLL):
-            inside = first + done + k < length
-            sizes = sizes + (at_token(delta, place, delta_token, d, live, inside, WIDE, RAGGED),)
-            grads = grads + (at_token(grad_y, place, grad_y_token, d, live, inside, WIDE, RAGGED),)
-            if GATE:
-                gates = gates + (at_token(z, place, z_token, d, live, inside, WIDE, RAGGED),)
-            outputs = outputs + (at_token(C, place, C_token, n, n >= 0, inside, WIDE, RAGGED),)
-            place, index = following(place, index, run, within, across)
-        for k in tl.static_range(UNROLL):
-            size, _ = step_size(sizes[k], shift, first + done + k < length, SOFTPLUS, RAGGED)
+            size, _ = step_size(raws[k], shift, first + done + k < length, SOFTPLUS, RAGGED)
             before += size
             grad = grads[k].to(STATE)
             if GATE:
                 gate = gates[k].to(STATE)
                 grad *= gate * logistic(gate)
             head += tl.exp2(rate * before[None, :]) * grad[None, :] * outputs[k].to(STATE)[:, None]
+        raws = next_raws
+        grads = next_grads
+        gates = next_gates
+        outputs = next_outputs
         felt = tl.max(slowest * before, axis=0) > underflow(STATE)
         done = tl.where(felt, done + UNROLL, CHUNK)
     tl.store(heads + (sequence * chunks + chunk) * N * row + tile, head, mask=live[None, :])
@@ -154,90 +163,92 @@ def chunk_gradients(
             other=0.0,
         )
         place, index = place_of(start, origin, run, within, across)
-        for done in range(0, STRETCH, UNROLL):
+        places, place, index = places_after(place, index, run, within, across, UNROLL)
+        xs = at_tokens(u, places, u_token, d, live, start, length, UNROLL, WIDE, RAGGED)
+        raws = at_tokens(delta, places, delta_token, d, live, start, length, UNROLL, WIDE, RAGGED)
+        inputs = at_tokens(B, places, B_token, n, n >= 0, start, length, UNROLL, WIDE, RAGGED)
+        done = 0
+        while done < STRETCH:
             tl.store(aside + done // UNROLL * N * BLOCK, state)
-            xs = ()
-            sizes = ()
-            inputs = ()
+            place = tl.where(done + UNROLL < STRETCH, place, places[0])
+            ahead = start + done + UNROLL
+            places, place, index = places_after(place, index, run, within, across, UNROLL)
+            next_xs = at_tokens(u, places, u_token, d, live, ahead, length, UNROLL, WIDE, RAGGED)
+            next_raws = at_tokens(delta, places, delta_token, d, live, ahead, length, UNROLL, WIDE, RAGGED)
+            next_inputs = at_tokens(B, places, B_token, n, n >= 0, ahead, length, UNROLL, WIDE, RAGGED)
             for k in tl.static_range(UNROLL):
-                inside = start + done + k < length
-                xs = xs + (at_token(u, place, u_token, d, live, inside, WIDE, RAGGED),)
-                sizes = sizes + (at_token(delta, place, delta_token, d, live, inside, WIDE, RAGGED),)
-                inputs = inputs + (at_token(B, place, B_token, n, n >= 0, inside, WIDE, RAGGED),)
-                place, index = following(place, index, run, within, across)
-            for k in tl.static_range(UNROLL):
-                size, _ = step_size(sizes[k], shift, start + done + k < length, SOFTPLUS, RAGGED)
+                size, _ = step_size(raws[k], shift, start + done + k < length, SOFTPLUS, RAGGED)
                 drive = (size * xs[k].to(STATE))[None, :] * inputs[k].to(STATE)[:, None]
                 state = tl.exp2(rate * size[None, :]) * state + drive
+            xs = next_xs
+            raws = next_raws
+            inputs = next_inputs
+            done += UNROLL
         tl.debug_barrier()
-        for done in range(0, STRETCH, UNROLL):
-            begin = STRETCH - UNROLL - done
-            state = tl.load(aside + begin // UNROLL * N * BLOCK)
-            place, index = place_of(start + begin, origin, run, within, across)
-            places = ()
-            xs = ()
+        place, index = place_of(start + STRETCH - 1, origin, run, within, across)
+        begin = start + STRETCH - UNROLL
+        places, place, index = places_before(place, index, run, within, across, UNROLL)
+        xs = at_tokens(u, places, u_token, d, live, begin, length, UNROLL, WIDE, RAGGED)
+        raws = at_tokens(delta, places, delta_token, d, live, begin, length, UNROLL, WIDE, RAGGED)
+        grads = at_tokens(grad_y, places, grad_y_token, d, live, begin, length, UNROLL, WIDE, RAGGED)
+        gates = ()
+        if GATE:
+            gates = at_tokens(z, places, z_token, d, live, begin, length, UNROLL, WIDE, RAGGED)
+        inputs = at_tokens(B, places, B_token, n, n >= 0, begin, length, UNROLL, WIDE, RAGGED)
+        outputs = at_tokens(C, places, C_token, n, n >= 0, begin, length, UNROLL, WIDE, RAGGED)
+        while begin >= start:
+            state = tl.load(aside + (begin - start) // UNROLL * N * BLOCK)
+            place = tl.where(begin > start, place, places[UNROLL - 1])
+            ahead = begin - UNROLL
+            next_places, place, index = places_before(place, index, run, within, across, UNROLL)
+            next_xs = at_tokens(u, next_places, u_token, d, live, ahead, length, UNROLL, WIDE, RAGGED)
+            next_raws = at_tokens(delta, next_places, delta_token, d, live, ahead, length, UNROLL, WIDE, RAGGED)
+            next_grads = at_tokens(grad_y, next_places, grad_y_token, d, live, ahead, length, UNROLL, WIDE, RAGGED)
+            next_gates = ()
+            if GATE:
+                next_gates = at_tokens(z, next_places, z_token, d, live, ahead, length, UNROLL, WIDE, RAGGED)
+            next_inputs = at_tokens(B, next_places, B_token, n, n >= 0, ahead, length, UNROLL, WIDE, RAGGED)
+            next_outputs = at_tokens(C, next_places, C_token, n, n >= 0, ahead, length, UNROLL, WIDE, RAGGED)
             sizes = ()
             slopes = ()
-            grads = ()
-            gates = ()
-            inputs = ()
-            outputs = ()
             decays = ()
             befores = ()
             for k in tl.static_range(UNROLL):
-                inside = start + begin + k < length
-                places = places + (place,)
-                xs = xs + (at_token(u, place, u_token, d, live, inside, WIDE, RAGGED).to(STATE),)
-                raw = at_token(delta, place, delta_token, d, live, inside, WIDE, RAGGED)
-                grads = grads + (at_token(grad_y, place, grad_y_token, d, live, inside, WIDE, RAGGED).to(STATE),)
-                if GATE:
-                    gates = gates + (at_token(z, place, z_token, d, live, inside, WIDE, RAGGED).to(STATE),)
-                inputs = inputs + (at_token(B, place, B_token, n, n >= 0, inside, WIDE, RAGGED).to(STATE),)
-                outputs = outputs + (at_token(C, place, C_token, n, n >= 0, inside, WIDE, RAGGED).to(STATE),)
-                size, slope = step_size(raw, shift, inside, SOFTPLUS, RAGGED)
+                befores = befores + (state,)
+                size, slope = step_size(raws[k], shift, begin + k < length, SOFTPLUS, RAGGED)
                 sizes = sizes + (size,)
                 slopes = slopes + (slope,)
-                place, index = following(place, index, run, within, across)
-            for k in tl.static_range(UNROLL):
-                befores = befores + (state,)
-                decay = tl.exp2(rate * sizes[k][None, :])
+                decay = tl.exp2(rate * size[None, :])
                 decays = decays + (decay,)
-                state = decay * state + (sizes[k] * xs[k])[None, :] * inputs[k][:, None]
+                drive = (size * xs[k].to(STATE))[None, :] * inputs[k].to(STATE)[:, None]
+                state = decay * state + drive
             for k in tl.static_range(UNROLL - 1, -1, -1):
-                inside = start + begin + k < length
-                x = xs[k]
+                inside = begin + k < length
+                x = xs[k].to(STATE)
                 size = sizes[k]
-                grad = grads[k]
+                grad = grads[k].to(STATE)
+                input_ = inputs[k].to(STATE)[:, None]
+                output = outputs[k].to(STATE)[:, None]
                 if GATE or AGAIN:
-                    out = tl.sum(state * outputs[k][:, None], axis=0)
+                    out = tl.sum(state * output, axis=0)
                     if SKIP:
                         out += skip * x
                 if GATE:
-                    open_ = logistic(gates[k])
-                    slope_z = grad * out * open_ * (1 + gates[k] * (1 - open_))
+                    gate = gates[k].to(STATE)
+                    open_ = logistic(gate)
+                    slope_z = grad * out * open_ * (1 + gate * (1 - open_))
                     put_at_token(grad_z, places[k], grad_token, d, slope_z, live, inside, WIDE, RAGGED)
-                    grad *= gates[k] * open_
+                    grad *= gate * open_
                     if AGAIN:
-                        out *= gates[k] * open_
+                        out *= gate * open_
                 if AGAIN:
                     put_at_token(y, places[k], grad_token, d, out, live, inside, WIDE, RAGGED)
-                total = passed + outputs[k][:, None] * grad[None, :]
-                put_at_token(
-                    grad_C,
-                    places[k],
-                    groups * N,
-                    n,
-                    tl.sum(state * grad[None, :], axis=1),
-                    n >= 0,
-                    inside,
-                    WIDE,
-                    RAGGED,
-                )
-                put_at_token(
-                    grad_B, places[k], groups * N, n, tl.sum(total * (size * x)[None, :], axis=1), n >= 0, inside,
-                    WIDE, RAGGED,
-                )  # fmt: skip
-                driven = tl.sum(total * inputs[k][:, None], axis=0)
+                total = passed + output * grad[None, :]
+                slope_C = tl.sum(state * grad[None, :], axis=1)
+                slope_B = tl.sum(total * (size * x)[None, :], axis=1)
+                put_at_token(grad_C, places[k], groups * N, n, slope_C, n >= 0, inside, WIDE, RAGGED)
+                put_at_token(grad_B, places[k], groups * N, n, slope_B, n >= 0, inside, WIDE, RAGGED)
+                driven = tl.sum(total * input_, axis=0)
                 passed = decays[k] * total
                 faded = passed * befores[k]
                 sum_A += faded * size[None, :]
@@ -250,6 +261,14 @@ def chunk_gradients(
                     sum_D += grad * x
                 put_at_token(grad_u, places[k], grad_token, d, slope_u, live, inside, WIDE, RAGGED)
                 state = befores[k]
+            places = next_places
+            xs = next_xs
+            raws = next_raws
+            grads = next_grads
+            gates = next_gates
+            inputs = next_inputs
+            outputs = next_outputs
+            begin = ahead
         tl.debug_barrier()
     tl.store(grad_A + here, sum_A, mask=live[None, :])
     flat = (sequence * chunks + chunk) * channels + d

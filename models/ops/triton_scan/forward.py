@@ -18,12 +18,12 @@ import triton.language as tl
 from models.ops.triton_scan.steps import (
     LOG2E,
     UNTOLD,
-    at_token,
+    at_tokens,
     compose,
-    following,
     logistic,
     place_of,
-    preceding,
+    places_after,
+    places_before,
     put_at_token,
     step_size,
     underflow,
@@ -73,24 +73,28 @@ def chunk_ends(
     first = chunk * CHUNK
     origin, run, within, across = walk_of(walks, order)
     place, index = place_of(first + CHUNK - 1, origin, run, within, across)
-    left = CHUNK
-    while left > 0:
-        xs = ()
-        sizes = ()
-        inputs = ()
-        for k in tl.static_range(UNROLL):
-            inside = first + left - 1 - k < length
-            xs = xs + (at_token(u, place, u_token, d, live, inside, WIDE, RAGGED),)
-            sizes = sizes + (at_token(delta, place, delta_token, d, live, inside, WIDE, RAGGED),)
-            inputs = inputs + (at_token(B, place, B_token, n, n >= 0, inside, WIDE, RAGGED),)
-            place, index = preceding(place, index, run, within, across)
-        for k in tl.static_range(UNROLL):
-            size, _ = step_size(sizes[k], shift, first + left - 1 - k < length, SOFTPLUS, RAGGED)
+    start = first + CHUNK - UNROLL
+    places, place, index = places_before(place, index, run, within, across, UNROLL)
+    xs = at_tokens(u, places, u_token, d, live, start, length, UNROLL, WIDE, RAGGED)
+    raws = at_tokens(delta, places, delta_token, d, live, start, length, UNROLL, WIDE, RAGGED)
+    inputs = at_tokens(B, places, B_token, n, n >= 0, start, length, UNROLL, WIDE, RAGGED)
+    while start >= first:
+        place = tl.where(start > first, place, places[UNROLL - 1])
+        ahead = start - UNROLL
+        places, place, index = places_before(place, index, run, within, across, UNROLL)
+        next_xs = at_tokens(u, places, u_token, d, live, ahead, length, UNROLL, WIDE, RAGGED)
+        next_raws = at_tokens(delta, places, delta_token, d, live, ahead, length, UNROLL, WIDE, RAGGED)
+        next_inputs = at_tokens(B, places, B_token, n, n >= 0, ahead, length, UNROLL, WIDE, RAGGED)
+        for k in tl.static_range(UNROLL - 1, -1, -1):
+            size, _ = step_size(raws[k], shift, start + k < length, SOFTPLUS, RAGGED)
             weight = tl.exp2(rate * after[None, :]) * (size * xs[k].to(STATE))[None, :]
             state += weight * inputs[k].to(STATE)[:, None]
             after += size
+        xs = next_xs
+        raws = next_raws
+        inputs = next_inputs
         felt = tl.max(slowest * after, axis=0) > underflow(STATE)
-        left = tl.where(felt, left - UNROLL, 0)
+        start = tl.where(felt, ahead, first - 1)
     place_in_ends = (sequence * chunks + chunk) * N
     tl.store(ends + (place_in_ends + n[:, None]) * row + d[None, :], state, mask=live[None, :])
     tl.store(spans + (sequence * chunks + chunk) * channels + d, after, mask=live)
@@ -167,31 +171,34 @@ def chunk_outputs(
     first = chunk * CHUNK
     origin, run, within, across = walk_of(walks, order)
     place, index = place_of(first, origin, run, within, across)
-    for done in range(0, CHUNK, UNROLL):
+    places, place, index = places_after(place, index, run, within, across, UNROLL)
+    xs = at_tokens(u, places, u_token, d, live, first, length, UNROLL, WIDE, RAGGED)
+    raws = at_tokens(delta, places, delta_token, d, live, first, length, UNROLL, WIDE, RAGGED)
+    gates = ()
+    if GATE:
+        gates = at_tokens(z, places, z_token, d, live, first, length, UNROLL, WIDE, RAGGED)
+    inputs = at_tokens(B, places, B_token, n, n >= 0, first, length, UNROLL, WIDE, RAGGED)
+    outputs = at_tokens(C, places, C_token, n, n >= 0, first, length, UNROLL, WIDE, RAGGED)
+    done = 0
+    while done < CHUNK:
         if SAVE:
             if done % STRETCH == 0:
                 stretch = (sequence * chunks + chunk) * (CHUNK // STRETCH) + done // STRETCH
                 tl.store(states + stretch * N * row + tile, state, mask=live[None, :])
-        xs = ()
-        sizes = ()
-        gates = ()
-        inputs = ()
-        outputs = ()
-        places = ()
-        for k in tl.static_range(UNROLL):
-            inside = first + done + k < length
-            xs = xs + (at_token(u, place, u_token, d, live, inside, WIDE, RAGGED),)
-            sizes = sizes + (at_token(delta, place, delta_token, d, live, inside, WIDE, RAGGED),)
-            if GATE:
-                gates = gates + (at_token(z, place, z_token, d, live, inside, WIDE, RAGGED),)
-            inputs = inputs + (at_token(B, place, B_token, n, n >= 0, inside, WIDE, RAGGED),)
-            outputs = outputs + (at_token(C, place, C_token, n, n >= 0, inside, WIDE, RAGGED),)
-            places = places + (place,)
-            place, index = following(place, index, run, within, across)
+        place = tl.where(done + UNROLL < CHUNK, place, places[0])
+        ahead = first + done + UNROLL
+        next_places, place, index = places_after(place, index, run, within, across, UNROLL)
+        next_xs = at_tokens(u, next_places, u_token, d, live, ahead, length, UNROLL, WIDE, RAGGED)
+        next_raws = at_tokens(delta, next_places, delta_token, d, live, ahead, length, UNROLL, WIDE, RAGGED)
+        next_gates = ()
+        if GATE:
+            next_gates = at_tokens(z, next_places, z_token, d, live, ahead, length, UNROLL, WIDE, RAGGED)
+        next_inputs = at_tokens(B, next_places, B_token, n, n >= 0, ahead, length, UNROLL, WIDE, RAGGED)
+        next_outputs = at_tokens(C, next_places, C_token, n, n >= 0, ahead, length, UNROLL, WIDE, RAGGED)
         for k in tl.static_range(UNROLL):
             inside = first + done + k < length
             x = xs[k].to(STATE)
-            size, _ = step_size(sizes[k], shift, inside, SOFTPLUS, RAGGED)
+            size, _ = step_size(raws[k], shift, inside, SOFTPLUS, RAGGED)
             drive = (size * x)[None, :] * inputs[k].to(STATE)[:, None]
             state = tl.exp2(rate * size[None, :]) * state + drive
             out = tl.sum(state * outputs[k].to(STATE)[:, None], axis=0)
@@ -201,3 +208,10 @@ def chunk_outputs(
                 gate = gates[k].to(STATE)
                 out *= gate * logistic(gate)
             put_at_token(y, places[k], y_token, d, out, live, inside, WIDE, RAGGED)
+        places = next_places
+        xs = next_xs
+        raws = next_raws
+        gates = next_gates
+        inputs = next_inputs
+        outputs = next_outputs
+        done += UNROLL

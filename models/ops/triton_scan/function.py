@@ -28,6 +28,8 @@ _STRETCH = 64
 # Tile of the scan over chunks, and its warps.
 _CARRY_ROWS, _CARRY_COLUMNS, _CARRY_WARPS = 128, 16, 4
 _UNROLL = 4
+# Registers of a thread in the kernel of all gradients, at most: what is above them is spilled, and more warps fit.
+_REGISTERS: int | None = None
 MOST_STATES = 64
 
 
@@ -162,7 +164,11 @@ def prepare(
 ) -> Inputs:
     """The arguments of `scan_orders` as the kernels want them; differentiable."""
     dtype = at_least_fp32(u.dtype)
-    padding = (0, plan.states - A.shape[2])
+    missing = plan.states - A.shape[2]
+
+    def filled(tensor: Tensor) -> Tensor:
+        tensor = tensor.to(dtype)
+        return F.pad(tensor, (0, missing)) if missing else tensor  # which copies even where there is nothing to add
 
     def whole(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.to(dtype).contiguous()
@@ -170,9 +176,9 @@ def prepare(
     return Inputs(
         _side_by_side(u),
         _side_by_side(delta.to(u.dtype)),
-        F.pad(A.to(dtype), padding).mT.contiguous(),
-        F.pad(B.to(dtype), padding).contiguous(),
-        F.pad(C.to(dtype), padding).contiguous(),
+        filled(A).mT.contiguous(),
+        filled(B).contiguous(),
+        filled(C).contiguous(),
         whole(D),
         None if z is None else _side_by_side(z.to(u.dtype)).expand(u.shape),
         whole(delta_bias),
@@ -241,6 +247,7 @@ def scan_backward(
         y, grad_u, grad_delta, grad_z, grad_A, grad_B, grad_C, grad_D, grad_bias,
         **_strides(u=u, delta=delta, B=B, C=C, z=z, grad_y=grad_y), grad_token=plan.channels,
         SKIP=D is not None, AGAIN=again, STRETCH=plan.stretch, UNROLL=unroll, **common,
+        **({} if _REGISTERS is None else {"maxnreg": _REGISTERS}),
     )  # fmt: skip
     gradients = Inputs(
         grad_u, grad_delta, grad_A.sum((1, 2)), grad_B.sum(0), grad_C.sum(0), summed(grad_D), grad_z, summed(grad_bias)

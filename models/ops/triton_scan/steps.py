@@ -78,6 +78,41 @@ def at_token(pointer, place, stride, columns, live, inside, WIDE: tl.constexpr, 
 
 
 @triton.jit
+def places_after(place, index, run, within, across, COUNT: tl.constexpr):
+    """Places of `COUNT` steps, the first at `place`, and place and index of the step after them."""
+    places = ()
+    for _ in tl.static_range(COUNT):
+        places = places + (place,)
+        place, index = following(place, index, run, within, across)
+    return places, place, index
+
+
+@triton.jit
+def places_before(place, index, run, within, across, COUNT: tl.constexpr):
+    """Places of `COUNT` steps, the last at `place`, and place and index of the step before them."""
+    places = ()
+    for _ in tl.static_range(COUNT):
+        places = (place,) + places
+        place, index = preceding(place, index, run, within, across)
+    return places, place, index
+
+
+@triton.jit
+def at_tokens(
+    pointer, places, stride, columns, live, first, length, COUNT: tl.constexpr, WIDE: tl.constexpr, RAGGED: tl.constexpr
+):
+    """`at_token` for `COUNT` steps, of which `first` is the first.
+
+    Kernels read the steps of a turn during the turn before: ptxas puts a load close before its use, to save registers,
+    and then every use would wait for memory. It moves nothing across the end of a loop.
+    """
+    values = ()
+    for k in tl.static_range(COUNT):
+        values = values + (at_token(pointer, places[k], stride, columns, live, first + k < length, WIDE, RAGGED),)
+    return values
+
+
+@triton.jit
 def put_at_token(pointer, place, stride, columns, value, live, inside, WIDE: tl.constexpr, RAGGED: tl.constexpr):
     """Store what `at_token` loads."""
     where = pointer + offset_of(place, stride, WIDE) + columns
