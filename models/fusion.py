@@ -2,7 +2,7 @@
 
 What changes is how layers compute, never what: classes are exchanged for subclasses that compute the same function, so
 that parameters, their names and a checkpoint stay as they are. It serves every network alike: instance norms with the
-residual and the activation that follow them, depth-wise convolutions, and perceptrons on single channels.
+residual and the activation that follow them, layer norms, depth-wise convolutions, and perceptrons on single channels.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from monai.networks.blocks.dynunet_block import UnetResBlock
 from torch import Tensor, nn
 
 from models.nnunet import ResidualBlock
+from models.norm import ChannelsFirstLayerNorm
 from models.ops.channel_perceptron import channel_perceptron
 from models.ops.depthwise_conv import depthwise_conv3d, depthwise_conv_transpose3d
 from models.ops.instance_norm import instance_norm
+from models.ops.layer_norm import layer_norm
 from models.umamba import ProjectedBlock
 from models.uxnet import UxBlock
 
@@ -37,6 +39,8 @@ def fuse(network: nn.Module) -> int:
             _exchange(module, _BLOCKS[type(module)])
         elif _is_instance_norm(module):
             _exchange(module, _NORMS[type(module)])
+        elif type(module) in _LAYER_NORMS:
+            _exchange(module, _LAYER_NORMS[type(module)])
         elif type(module) in _CONVOLUTIONS and _is_depthwise(module):
             _exchange(module, _CONVOLUTIONS[type(module)])
     return _fused(network) - before
@@ -115,6 +119,16 @@ class _ChannelNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         return instance_norm(x, self.weight, self.bias, eps=self.eps, negative_slope=self.slope)
+
+
+class _LayerNorm(nn.LayerNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+class _ChannelsFirstLayerNorm(ChannelsFirstLayerNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return layer_norm(x.movedim(1, -1), self.normalized_shape, self.weight, self.bias, self.eps).movedim(-1, 1)
 
 
 class _Absorbed(nn.Module):
@@ -197,6 +211,10 @@ class _UxBlock(UxBlock):
 
 
 _NORMS: dict[type[nn.Module], type[nn.Module]] = {nn.InstanceNorm3d: _InstanceNorm, nn.GroupNorm: _ChannelNorm}
+_LAYER_NORMS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.LayerNorm: _LayerNorm,
+    ChannelsFirstLayerNorm: _ChannelsFirstLayerNorm,
+}
 _CONVOLUTIONS: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv3d: _DepthwiseConv3d,
     nn.ConvTranspose3d: _DepthwiseConvTranspose3d,

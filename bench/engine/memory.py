@@ -30,18 +30,29 @@ def peak(device: torch.device) -> dict[str, int]:
     """Peaks since `reset_peak`, in bytes.
 
     ``peak_process_bytes`` is this process's resident memory; on systems other than Linux, its peak since the process
-    began. On a GPU ``peak_allocated_bytes`` is what tensors took, ``peak_reserved_bytes`` what the allocator held for
-    them, and ``driver_used_bytes`` what the driver shows now, other processes included.
+    began. On a GPU ``peak_allocated_bytes`` is what tensors took, with what recorded graphs hold for theirs,
+    ``peak_reserved_bytes`` what the allocator held for them, and ``driver_used_bytes`` what the driver shows now, other
+    processes included.
     """
     facts = {"peak_process_bytes": _peak_process_bytes()}
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         facts |= {
-            "peak_allocated_bytes": torch.cuda.max_memory_allocated(device),
+            "peak_allocated_bytes": torch.cuda.max_memory_allocated(device) + _held_by_graphs(device),
             "peak_reserved_bytes": torch.cuda.max_memory_reserved(device),
             "driver_used_bytes": total - free,
         }
     return facts
+
+
+def _held_by_graphs(device: torch.device) -> int:
+    """Bytes in the pools of CUDA graphs that no tensor has: a replay takes them without telling the allocator."""
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return sum(
+        segment["total_size"] - segment["allocated_size"]
+        for segment in torch.cuda.memory_snapshot()
+        if segment["device"] == index and tuple(segment["segment_pool_id"]) != (0, 0)
+    )
 
 
 def share_device(device: torch.device, share: float) -> None:

@@ -71,12 +71,14 @@ class Timing:
         repeats_s: of each timed pass.
         parts_s: of its parts, each as many as there are repeats.
         rule: by which they were repeated.
+        burst: passes in a row of which each repeat is the mean.
     """
 
     first_s: float
     rule: Rule
     repeats_s: list[float] = field(default_factory=list)
     parts_s: dict[str, list[float]] = field(default_factory=dict)
+    burst: int = 1
 
     @property
     def median_s(self) -> float:
@@ -95,7 +97,7 @@ class Timing:
             "repeats": len(self.repeats_s),
             "first_s": self.first_s,
             "parts": {name: statistics.median(values) for name, values in self.parts_s.items()},
-            "rule": str(self.rule),
+            "rule": f"{self.rule}{f'; each the mean of {self.burst} in a row' if self.burst > 1 else ''}",
         }
 
 
@@ -203,15 +205,28 @@ class Repeater:
             self._on_pass("warming up")
             self._watch.time(work)
 
-    def repeat(self, work: Work, timing: Timing) -> None:
-        """The timed passes, added to ``timing``."""
+    def repeat(self, work: Work, timing: Timing, burst: int = 1) -> None:
+        """The timed passes, added to ``timing``.
+
+        Args:
+            work: one pass.
+            timing: of its first.
+            burst: passes in a row whose mean is one repeat. A pass that takes no longer than asking for it needs some:
+                the device is idle before a repeat, and while it works on one pass, the next is asked for.
+        """
+
+        def passes(mark: Mark) -> None:
+            for _ in range(burst):
+                work(mark)
+
+        timing.burst = burst
         begun = time.monotonic()
         while not self._is_enough(timing.repeats_s, time.monotonic() - begun):
             self._on_pass(f"repeat {len(timing.repeats_s) + 1}")
-            took, parts = self._watch.time(work)
-            timing.repeats_s.append(took)
+            took, parts = self._watch.time(passes)
+            timing.repeats_s.append(took / burst)
             for name, seconds in parts.items():
-                timing.parts_s.setdefault(name, []).append(seconds)
+                timing.parts_s.setdefault(name, []).append(seconds / burst)
 
     def _is_enough(self, repeats_s: list[float], elapsed_s: float) -> bool:
         count, rule = len(repeats_s), self._rule

@@ -146,7 +146,9 @@ def train_work(network: nn.Module, setting: Setting, device: torch.device) -> Pa
     return Pass(run, starts_from)
 
 
-def measure(work: Work, tools: Instruments, owned: Callable[[], int], many: bool = False) -> dict[str, Any]:
+def measure(
+    work: Work, tools: Instruments, owned: Callable[[], int], *, many: bool = False, burst: int = 1
+) -> dict[str, Any]:
     """Time a pass by the repeater's rule; then its memory and, where the driver tells it, its energy.
 
     Args:
@@ -154,6 +156,7 @@ def measure(work: Work, tools: Instruments, owned: Callable[[], int], many: bool
         tools: of this process.
         owned: bytes of tensors that are there between passes, which a CPU's passes are not charged with otherwise.
         many: whether the work consists of many passes of a network, the first of which warm the others up.
+        burst: as for `Repeater.repeat`.
 
     Returns:
         ``peak_memory_bytes`` is what tensors took; None on a CPU where there was no time to follow them.
@@ -179,7 +182,7 @@ def measure(work: Work, tools: Instruments, owned: Callable[[], int], many: bool
             repeater.warm_up(work)
     reset_peak(device)
     energy = driver.energy_j()
-    repeater.repeat(work, timing)
+    repeater.repeat(work, timing, burst)
     used = driver.energy_j()
     memory = peak(device)
     if on_gpu:
@@ -189,7 +192,7 @@ def measure(work: Work, tools: Instruments, owned: Callable[[], int], many: bool
         allocated = memory["peak_allocated_bytes"]
     elif allocated is not None:
         memory["peak_allocated_bytes"] = allocated
-    energy_j = None if energy is None or used is None else (used - energy) / len(timing.repeats_s)
+    energy_j = None if energy is None or used is None else (used - energy) / (burst * len(timing.repeats_s))
     return {
         "time": timing.to_dict(),
         "memory": memory,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from models.errors import ModelError
 from models.ops.backend import choose
+from models.ops.precision import has_autocast
 
 _STRIDES = (1, 2)
 
@@ -116,7 +117,7 @@ def depthwise_conv_transpose3d(
 def _autocast(x: Tensor) -> Tensor:
     """x in the type of an autocast region, which leaves fp64 alone."""
     device_type = x.device.type
-    if x.dtype == torch.float64 or not torch.amp.is_autocast_available(device_type):
+    if x.dtype == torch.float64 or not has_autocast(device_type):
         return x
     return x.to(torch.get_autocast_dtype(device_type)) if torch.is_autocast_enabled(device_type) else x
 

@@ -181,7 +181,8 @@ def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) 
 
 
 def _backward(ctx: Any, grad_mixed: Tensor, *_kept: Tensor | None) -> tuple[Tensor | None, ...]:
-    return *_mix_backward(grad_mixed, *ctx.saved_tensors, ctx.orders), None, None
+    with no_autocast(grad_mixed.device.type):  # some call backward within the region
+        return *_mix_backward(grad_mixed, *ctx.saved_tensors, ctx.orders), None, None
 
 
 _mix.register_autograd(_backward, setup_context=_keep_inputs)

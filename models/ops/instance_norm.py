@@ -82,8 +82,10 @@ def _torch(
 
 def _normalised(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     # All of space in one axis: with more, PyTorch 2.15 on a CPU takes the gradient of a single sample in channels last
-    # for one in channels first, and what comes out is wrong.
-    return F.instance_norm(x.flatten(2), weight=weight, bias=bias, eps=eps).view(x.shape)
+    # for one in channels first, and what comes out is wrong. The bias apart: PyTorch 2.11 on a GPU fails backwards
+    # where there is one without a weight.
+    y = F.instance_norm(x.flatten(2), weight=weight, bias=None if weight is None else bias, eps=eps)
+    return (y if weight is not None or bias is None else y + bias[:, None]).view(x.shape)
 
 
 def _is_channels_last(x: Tensor) -> bool:

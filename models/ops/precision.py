@@ -9,9 +9,13 @@ import torch
 
 def no_autocast(device_type: str) -> AbstractContextManager[object]:
     """A context with autocast switched off; a device without autocast, such as meta, needs nothing."""
-    if torch.amp.is_autocast_available(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()
+    return torch.autocast(device_type, enabled=False) if has_autocast(device_type) else nullcontext()
+
+
+@torch.compiler.assume_constant_result  # PyTorch 2.11's Dynamo cannot look into it
+def has_autocast(device_type: str) -> bool:
+    """Whether a kind of device knows autocast."""
+    return torch.amp.is_autocast_available(device_type)
 
 
 def at_least_fp32(dtype: torch.dtype) -> torch.dtype:

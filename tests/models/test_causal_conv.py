@@ -214,8 +214,12 @@ class TestBackendContract:
             "bias": torch.zeros(2, 6),
             "orders": (FORWARD, BACKWARD),
         }
+        arguments = {
+            name: value.to(DEVICE) if isinstance(value, torch.Tensor) else value
+            for name, value in (fitting | changes).items()
+        }
         with pytest.raises(ModelError, match=message):
-            causal_conv(**fitting | changes, backend=backend)
+            causal_conv(**arguments, backend=backend)
 
 
 SHAPES = st.fixed_dictionaries(

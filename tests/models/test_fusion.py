@@ -9,6 +9,7 @@ from torch import nn
 
 from models import fusion
 from models.fusion import fuse, unfuse
+from models.norm import ChannelsFirstLayerNorm
 
 
 def spy(monkeypatch: pytest.MonkeyPatch, name: str) -> list[dict[str, object]]:
@@ -122,3 +123,24 @@ def test_unfusing_gives_the_classes_back() -> None:
     assert [type(module) for module in network.modules()] == before
     assert "slope" not in network[1].__dict__
     assert fuse(network) == 3
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.LayerNorm(6), ChannelsFirstLayerNorm(6), nn.LayerNorm(6, elementwise_affine=False)]
+)
+def test_layer_norms_stay_in_half_precision(layer: nn.Module) -> None:
+    """Of the same value as autocast's fp32 result rounded to what comes in, and gradients in the parameters' type."""
+    network = nn.Sequential(layer)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, mean=1.0)
+    x = torch.randn(2, 6, 4, 5, 6)
+    exact = network(x)
+    assert fuse(network) == 1
+    torch.testing.assert_close(network(x), exact)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = network(x.bfloat16())
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), exact, rtol=2**-6, atol=2**-6)
+    if list(network.parameters()):
+        found.sum().backward()
+        assert all(parameter.grad.dtype == torch.float32 for parameter in network.parameters())

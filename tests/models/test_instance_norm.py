@@ -447,7 +447,9 @@ class TestOnAGpu:
         expected = exactly(inputs, **options)
         for name, value in expected.items():
             error = (found[name].double() - value).norm()
-            assert error < (4e-3 if dtype == torch.bfloat16 else 1e-5) * value.norm(), name
+            # The gradient of what rounds to the other side of zero is another.
+            kinked = 1e-3 if slope is not None and name != "y" else 1e-5
+            assert error < (4e-3 if dtype == torch.bfloat16 else kinked) * value.norm(), name
 
     def test_gives_the_same_bits_again(self) -> None:
         inputs = make_inputs((2, 48, 64, 64, 64), residual=True, dtype=torch.bfloat16)

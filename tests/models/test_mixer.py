@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from models.ops import BACKWARD, FORWARD, MixerWeights, Order, fused_mixer, mixer, set_default_backend
+from models.ops.triton_scan import function
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -62,6 +63,25 @@ def test_equals_the_block_step_by_step(orders: tuple[Order, ...], sizes: dict[st
     tokens, weights = make_layer(len(orders), **sizes)
     expected = results(mixer.plain, tokens, weights, orders, backend="reference")
     assert_same(results(fused_mixer.mix_orders, tokens, weights, orders), expected, tolerance=2e-6)
+
+
+def test_orders_that_keep_a_gpu_busy_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With room for the states of one of them."""
+    tokens, weights = make_layer(3, 4, 8, 2, length=10)
+    orders = (FORWARD, BACKWARD, Order("slices", 5))
+    expected = results(mixer.plain, tokens, weights, orders, backend="reference")
+    monkeypatch.setattr(function, "_PROGRAMS", 1)
+    grids = []
+    usual = function.chunk_gradients
+
+    class Watched:
+        def __getitem__(self, grid: tuple[int, ...]) -> object:
+            grids.append(grid[2])
+            return usual[grid]
+
+    monkeypatch.setattr(function, "chunk_gradients", Watched())
+    assert_same(results(fused_mixer.mix_orders, tokens, weights, orders), expected, tolerance=2e-6)
+    assert grids == [1, 1, 1]
 
 
 def test_autocast_rounds_products_and_gives_gradients_in_full() -> None:

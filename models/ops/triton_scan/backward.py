@@ -111,15 +111,14 @@ def chunk_gradients(
     """All gradients within each chunk.
 
     Stretch by stretch from the end: a sweep forwards from the saved state leaves a state every `UNROLL` steps in
-    `scratch`, and a sweep backwards recomputes the `UNROLL` states between in registers. With `AGAIN` the outputs are
-    written again, for a caller that did not keep them. Sums over channels and over
-    chunks are left to the caller, block by block and chunk by chunk, so that their order is always the same.
+    `scratch`, and a sweep backwards recomputes those between in registers. With `AGAIN` the outputs are written again,
+    for a caller that did not keep them. Sums over channels and over chunks are left to the caller, block by block and
+    chunk by chunk, so that their order is always the same.
     """
     chunk, group, d, live = block_of(tl.program_id(0), channels, groups, BLOCK)
     batch = tl.program_id(1).to(tl.int64)
     order = tl.program_id(2).to(tl.int64)
     sequence = order * tl.num_programs(1) + batch
-    part = tl.program_id(0) % tl.cdiv(channels // groups, BLOCK)
     n = tl.arange(0, N)
     lane = tl.arange(0, BLOCK)
     u += order * u_order + batch * u_batch
@@ -132,8 +131,9 @@ def chunk_gradients(
     grad_delta += whole
     if AGAIN:
         y += whole
-    sequences = tl.num_programs(2) * tl.num_programs(1)
-    projected = (part * sequences + sequence) * length * groups * N + group * N
+    parts = tl.cdiv(channels // groups, BLOCK)
+    part = tl.program_id(0) % parts
+    projected = ((order * parts + part) * tl.num_programs(1) + batch) * length * groups * N + group * N
     grad_B += projected
     grad_C += projected
     tile = n[:, None] * row + d[None, :]
@@ -197,7 +197,7 @@ def chunk_gradients(
         inputs = at_tokens(B, places, B_token, n, n >= 0, begin, length, UNROLL, WIDE, RAGGED)
         outputs = at_tokens(C, places, C_token, n, n >= 0, begin, length, UNROLL, WIDE, RAGGED)
         while begin >= start:
-            state = tl.load(aside + (begin - start) // UNROLL * N * BLOCK)
+            before = tl.load(aside + (begin - start) // UNROLL * N * BLOCK)
             place = tl.where(begin > start, place, places[UNROLL - 1])
             ahead = begin - UNROLL
             next_places, place, index = places_before(place, index, run, within, across, UNROLL)
@@ -212,16 +212,16 @@ def chunk_gradients(
             sizes = ()
             slopes = ()
             decays = ()
-            befores = ()
+            befores = (before,)
             for k in tl.static_range(UNROLL):
-                befores = befores + (state,)
                 size, slope = step_size(raws[k], shift, begin + k < length, SOFTPLUS, RAGGED)
                 sizes = sizes + (size,)
                 slopes = slopes + (slope,)
                 decay = tl.exp2(rate * size[None, :])
                 decays = decays + (decay,)
-                drive = (size * xs[k].to(STATE))[None, :] * inputs[k].to(STATE)[:, None]
-                state = decay * state + drive
+                if k + 1 < UNROLL:
+                    drive = (size * xs[k].to(STATE))[None, :] * inputs[k].to(STATE)[:, None]
+                    befores = befores + (decay * befores[k] + drive,)
             for k in tl.static_range(UNROLL - 1, -1, -1):
                 inside = begin + k < length
                 x = xs[k].to(STATE)

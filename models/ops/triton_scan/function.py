@@ -27,7 +27,7 @@ _CHUNKS = (16, 256)
 _STRETCH = 64
 # Tile of the scan over chunks, and its warps.
 _CARRY_ROWS, _CARRY_COLUMNS, _CARRY_WARPS = 128, 16, 4
-_UNROLL = 4
+_UNROLL, _UNROLL_GRADIENTS = 4, 2
 # Registers of a thread in the kernel of all gradients, at most: what is above them is spilled, and more warps fit.
 _REGISTERS: int | None = None
 MOST_STATES = 64
@@ -110,7 +110,7 @@ class Plan:
 
     def unroll(self, *, backwards: bool) -> int:
         """Steps whose loads are in flight together; backwards their states too must find room in registers."""
-        return max(1, min(_UNROLL, 64 // self.states if backwards else 128 // self.states))
+        return max(1, min(_UNROLL_GRADIENTS, 32 // self.states) if backwards else min(_UNROLL, 128 // self.states))
 
     def arguments(self, inputs: Inputs, *others: Tensor) -> dict[str, Any]:
         """What all kernels but `carry` take."""
@@ -167,8 +167,9 @@ def prepare(
     missing = plan.states - A.shape[2]
 
     def filled(tensor: Tensor) -> Tensor:
-        tensor = tensor.to(dtype)
-        return F.pad(tensor, (0, missing)) if missing else tensor  # which copies even where there is nothing to add
+        # In one copy from another type and layout; `pad` copies even where there is nothing to add.
+        tensor = tensor.to(dtype, memory_format=torch.contiguous_format)
+        return F.pad(tensor, (0, missing)) if missing else tensor
 
     def whole(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.to(dtype).contiguous()
@@ -180,7 +181,7 @@ def prepare(
         filled(B).contiguous(),
         filled(C).contiguous(),
         whole(D),
-        None if z is None else _side_by_side(z.to(u.dtype)).expand(u.shape),
+        None if z is None else _for_each_order(_side_by_side(z.to(u.dtype)), len(u)),
         whole(delta_bias),
     )
 
@@ -238,19 +239,31 @@ def scan_backward(
         of_chunks(D),
         of_chunks(bias),
     )
-    grad_B, grad_C = (tensor.new_empty(plan.blocks, *tensor.shape) for tensor in (B, C))
+    grad_B, grad_C = (tensor.new_empty(len(tensor), plan.blocks, *tensor.shape[1:]) for tensor in (B, C))
     unroll = plan.unroll(backwards=True)
     programs, batch, count = plan.grid
-    scratch = A.new_empty(count * batch * programs * (plan.stretch // unroll) * plan.states * _BLOCK)
-    chunk_gradients[plan.grid](
-        u, delta, A, B, C, D, z, bias, grad_y, kept.states, tails, scratch,
-        y, grad_u, grad_delta, grad_z, grad_A, grad_B, grad_C, grad_D, grad_bias,
-        **_strides(u=u, delta=delta, B=B, C=C, z=z, grad_y=grad_y), grad_token=plan.channels,
-        SKIP=D is not None, AGAIN=again, STRETCH=plan.stretch, UNROLL=unroll, **common,
-        **({} if _REGISTERS is None else {"maxnreg": _REGISTERS}),
-    )  # fmt: skip
+    # Where the sequences of one order keep the GPU busy, orders take turns and share the room for states.
+    together = 1 if programs * batch >= _PROGRAMS else count
+    scratch = A.new_empty(together * batch * programs * (plan.stretch // unroll) * plan.states * _BLOCK)
+    for first in range(0, count, together):
+        own = slice(first, first + together)
+        read = (
+            None if one is None else one[own]
+            for one in (u, delta, A, B, C, D, z, bias, grad_y, kept.states, tails)
+        )  # fmt: skip
+        written = (
+            None if one is None else one[own]
+            for one in (y, grad_u, grad_delta, grad_z, grad_A, grad_B, grad_C, grad_D, grad_bias)
+        )
+        chunk_gradients[programs, batch, together](
+            *read, scratch, *written,
+            **_strides(u=u, delta=delta, B=B, C=C, z=z, grad_y=grad_y), grad_token=plan.channels,
+            SKIP=D is not None, AGAIN=again, STRETCH=plan.stretch, UNROLL=unroll,
+            **common | {"walks": common["walks"][own]},
+            **({} if _REGISTERS is None else {"maxnreg": _REGISTERS}),
+        )  # fmt: skip
     gradients = Inputs(
-        grad_u, grad_delta, grad_A.sum((1, 2)), grad_B.sum(0), grad_C.sum(0), summed(grad_D), grad_z, summed(grad_bias)
+        grad_u, grad_delta, grad_A.sum((1, 2)), grad_B.sum(1), grad_C.sum(1), summed(grad_D), grad_z, summed(grad_bias)
     )
     return gradients, y
 
@@ -288,6 +301,12 @@ def _state(A: Tensor) -> tl.dtype:
 def _side_by_side(tensor: Tensor) -> Tensor:
     """The same (..., L, D), the channels of a token side by side in memory."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def _for_each_order(tensor: Tensor, count: int) -> Tensor:
+    """(count, ...) that share what is given; autograd adds up over an expanded axis, even one of length 1."""
+    tensor = tensor.unsqueeze(0)
+    return tensor if count == 1 else tensor.expand(count, *tensor.shape[1:])
 
 
 def _strides(**tensors: Tensor | None) -> dict[str, int]:

@@ -129,13 +129,17 @@ def step_size(delta, bias, inside, SOFTPLUS: tl.constexpr, RAGGED: tl.constexpr)
     raw = delta.to(bias.dtype) + bias
     if SOFTPLUS:
         fading = tl.exp2(-tl.abs(raw) * LOG2E)
-        # log(1 + x) of small x cancels; five terms are exact to fp32 below 1/16. fp64 takes Kahan's quotient.
+        # log(1 + x) of small x cancels: fp64 takes Kahan's quotient, fp32 x times the polynomial of least relative
+        # error on [0, 1], 3e-8, and 2e-7 when evaluated. It takes a third of the instructions of a logarithm.
         if bias.dtype == tl.float64:
             sum_ = 1 + fading
             log1p = tl.where(sum_ == 1, fading, tl.log(sum_) * (fading / tl.where(sum_ == 1, 1.0, sum_ - 1)))
         else:
-            series = fading * (1 - fading * (0.5 - fading * (1 / 3 - fading * (0.25 - fading * 0.2))))
-            log1p = tl.where(fading < 0.0625, series, tl.log2(1 + fading) * LN2)
+            log1p = -0.029505213722586632 + fading * 0.0052326880395412445
+            log1p = -0.13663242757320404 + fading * (0.07822591066360474 + fading * log1p)
+            log1p = -0.2484298199415207 + fading * (0.19106005132198334 + fading * log1p)
+            log1p = -0.4999949336051941 + fading * (0.3331909775733948 + fading * log1p)
+            log1p = fading * (0.9999999403953552 + fading * log1p)
         size = tl.maximum(raw, 0.0) + log1p
         slope = tl.where(raw > 0, 1.0, fading) / (1 + fading)
     else:

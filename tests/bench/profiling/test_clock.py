@@ -100,6 +100,16 @@ def test_slow_passes_are_repeated_three_times_and_very_slow_ones_once(fake_time:
     assert repeats(fake_time, [31.0, 20.0]) == 2
 
 
+def test_a_repeat_may_be_the_mean_of_passes_in_a_row(fake_time: Callable[[float], None]) -> None:
+    lengths = itertools.cycle([1.0, 3.0])
+    repeater = Repeater(CPU, rule=RULE)
+    timing = repeater.first(lambda _mark: fake_time(2.0))
+    repeater.repeat(lambda mark: [fake_time(next(lengths)), mark("all")], timing, burst=4)
+    assert set(timing.repeats_s) == {2.0}
+    assert set(timing.parts_s["all"]) == {2.0}
+    assert timing.to_dict()["rule"].endswith("each the mean of 4 in a row")
+
+
 def test_the_deadline_comes_first_but_leaves_one_repeat(fake_time: Callable[[float], None]) -> None:
     begun = clock.time.monotonic()
     assert repeats(fake_time, [10.0], deadline=begun + 35) == 2
