@@ -39,14 +39,20 @@ def choose(
 
 def triton_obstacle(tensor: Tensor) -> str | None:
     """Why no kernel in Triton can take a tensor where it lies, and what would help; None if one can."""
-    if find_spec("triton") is None:
+    if not _has_triton():
         return "the package triton is not installed; PyTorch for CUDA brings it"
     if not tensor.is_cuda and not _is_interpreted():
         return f"it runs on a GPU and the tensors are on {tensor.device}; TRITON_INTERPRET=1 runs it there, slowly"
     return None
 
 
-@torch.compiler.assume_constant_result  # Dynamo cannot look into the reading of a setting of Triton
+# Dynamo cannot look into the two that follow.
+@torch.compiler.assume_constant_result
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
+
+
+@torch.compiler.assume_constant_result
 def _is_interpreted() -> bool:
     import triton
 

@@ -210,11 +210,12 @@ def test_triton_backend_equals_the_oracle_in_value_and_every_gradient(
         patch.object(triton_function, "_CHUNKS", (chunk, chunk)),
         patch.object(triton_function, "_STRETCH", stretch),
         patch.object(triton_function, "_UNROLL", unroll),
+        patch.object(triton_function, "_UNROLL_GRADIENTS", unroll),
         patch.object(triton_function, "_BLOCK", 4),
         patch.object(triton_function, "_CARRY_ROWS", rows),
     ):
         found = output_and_gradients(inputs, scan_unlike_orders, **options, backend="triton")
-    assert_same(found, expected, tolerance=1e-9)  # PyTorch's softplus is the identity above 20
+    assert_same(found, expected, tolerance=5e-9)  # PyTorch's softplus is the identity above 20
 
 
 def test_past_the_end_of_a_sequence_nothing_grows() -> None:

@@ -27,9 +27,10 @@ _CHUNKS = (16, 256)
 _STRETCH = 64
 # Tile of the scan over chunks, and its warps.
 _CARRY_ROWS, _CARRY_COLUMNS, _CARRY_WARPS = 128, 16, 4
-_UNROLL, _UNROLL_GRADIENTS = 4, 2
-# Registers of a thread in the kernel of all gradients, at most: what is above them is spilled, and more warps fit.
-_REGISTERS: int | None = None
+_UNROLL, _UNROLL_GRADIENTS = 4, 1
+# Registers of a thread in the kernel of all gradients, at most, and the states that they suffice for: ptxas would take
+# nearly twice as many, and half as many warps would fit.
+_REGISTERS, _REGISTERS_STATES = 128, 16
 MOST_STATES = 64
 
 
@@ -260,7 +261,7 @@ def scan_backward(
             **_strides(u=u, delta=delta, B=B, C=C, z=z, grad_y=grad_y), grad_token=plan.channels,
             SKIP=D is not None, AGAIN=again, STRETCH=plan.stretch, UNROLL=unroll,
             **common | {"walks": common["walks"][own]},
-            **({} if _REGISTERS is None else {"maxnreg": _REGISTERS}),
+            **_limits(plan, A.dtype),
         )  # fmt: skip
     gradients = Inputs(
         grad_u, grad_delta, grad_A.sum((1, 2)), grad_B.sum(1), grad_C.sum(1), summed(grad_D), grad_z, summed(grad_bias)
@@ -292,6 +293,12 @@ def _carry(plan: Plan, ends: Tensor, spans: Tensor, A: Tensor, begins: Tensor, *
         N=plan.states, ROWS=min(_CARRY_ROWS, triton.next_power_of_2(plan.chunks)), COLUMNS=_CARRY_COLUMNS,
         STATE=_state(A), REVERSE=reverse, num_warps=_CARRY_WARPS,
     )  # fmt: skip
+
+
+def _limits(plan: Plan, state: torch.dtype) -> dict[str, int]:
+    """Of registers, for `chunk_gradients`."""
+    fits = plan.states <= _REGISTERS_STATES and state == torch.float32 and torch.version.hip is None
+    return {"maxnreg": _REGISTERS} if fits else {}
 
 
 def _state(A: Tensor) -> tl.dtype:

@@ -69,7 +69,7 @@ def offset_of(place, stride, WIDE: tl.constexpr):
 def at_token(pointer, place, stride, columns, live, inside, WIDE: tl.constexpr, RAGGED: tl.constexpr):
     """Load `columns` of the token at `place`; zeros for columns that are not `live` and for steps not `inside`."""
     # Triton 3.9's interpreter widens a scalar truth that meets a vector of them; the comparison makes it one again.
-    where = pointer + offset_of(place, stride, WIDE) + columns
+    where = pointer + (offset_of(place, stride, WIDE) + columns)
     if RAGGED:
         value = tl.load(where, mask=(live & inside) != 0, other=0.0)
     else:
@@ -115,7 +115,7 @@ def at_tokens(
 @triton.jit
 def put_at_token(pointer, place, stride, columns, value, live, inside, WIDE: tl.constexpr, RAGGED: tl.constexpr):
     """Store what `at_token` loads."""
-    where = pointer + offset_of(place, stride, WIDE) + columns
+    where = pointer + (offset_of(place, stride, WIDE) + columns)
     value = value.to(pointer.dtype.element_ty)
     if RAGGED:
         tl.store(where, value, mask=(live & inside) != 0)
