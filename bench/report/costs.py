@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from bench.report.settings import option_words, size_text
+from bench.report.settings import option_words, scan_backend, size_text
 from bench.store import Record
 
 
@@ -57,7 +57,7 @@ COSTS: Mapping[str, Cost] = MappingProxyType(
 # What measurements must share for their figures to stand in one column.
 _SHARED = (
     *("hardware", "image_size", "precision", "compile", "channels_last", "cudnn_benchmark", "torch", "in_channels"),
-    *("classes", "backend", "fused", "graph"),
+    *("classes", "fused", "graph"),
 )
 # Which figures a network's measurement in each mode is asked for; the first ones are the same in both.
 _BOTH = ("parameters", "gmacs")
@@ -88,9 +88,10 @@ def network_key(model: str, options: Mapping[str, Any]) -> str:
 def costs(records: Sequence[Record]) -> Costs | None:
     """The figures of those profiles of whole networks that agree in all but network, mode and batch; None for none.
 
-    Of several such groups it is the one of most networks, then of the largest image, then the first by name. Of several
-    batches of a mode it is the one of most networks, then the largest. Only complete measurements count. Time and
-    memory of training are those of a training step, parameters and operations are from either.
+    They agree in the backend of the scan too where they have one: of several it is that of most measurements, then the
+    last by name. Of several such groups it is the one of most networks, then of the largest image, then the first by
+    name. Of several batches of a mode it is the one of most networks, then the largest. Only complete measurements
+    count. Time and memory of training are those of a training step, parameters and operations are from either.
     """
     groups: dict[str, list[Record]] = {}
     for record in records:
@@ -98,9 +99,15 @@ def costs(records: Sequence[Record]) -> Costs | None:
         if record.kind == "profile" and record.status == "complete" and job.get("what") == "network":
             groups.setdefault(json.dumps([job.get(name, False) for name in _SHARED]), []).append(record)
     # Of equals the first by name, whatever the order of the records.
-    merged = [_merge(groups[name]) for name in sorted(groups)]
+    merged = [_merge(_of_one_scan(groups[name])) for name in sorted(groups)]
     found, _ = max(merged, key=lambda one: (len(one[0].figures), one[1]), default=(None, 0))
     return found
+
+
+def _of_one_scan(records: Sequence[Record]) -> list[Record]:
+    counts = Counter(backend for record in records if (backend := scan_backend(record)))
+    chosen = max(counts, key=lambda backend: (counts[backend], backend), default=None)
+    return [record for record in records if scan_backend(record) in (None, chosen)]
 
 
 def _merge(records: Sequence[Record]) -> tuple[Costs, int]:
@@ -126,9 +133,12 @@ def _merge(records: Sequence[Record]) -> tuple[Costs, int]:
 
 def _scan(records: Sequence[Record]) -> list[str]:
     """By what selective scans were computed, if there are any."""
-    if any((record.content["measured"].get("operations") or {}).get("scan") for record in records):
-        return [f"scan by {records[0].content['job']['backend']}"]
-    return []
+    used = {
+        record.content["job"]["backend"]
+        for record in records
+        if (record.content["measured"].get("operations") or {}).get("scan")
+    }
+    return [f"scan by {backend}" for backend in used]  # one, or none
 
 
 def _batches(batches: Mapping[str, int]) -> str:

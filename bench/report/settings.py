@@ -26,6 +26,14 @@ def is_profile(record: Record) -> bool:
     return record.kind == "profile" and job.keys() >= _FIELDS and job["what"] in WHATS
 
 
+def scan_backend(record: Record) -> str | None:
+    """By what a profile's selective scans were computed; None where it was counted that there are none."""
+    operations = (record.content.get("measured") or {}).get("operations")
+    if operations is not None and not operations.get("scan"):
+        return None
+    return str(record.content["job"]["backend"])
+
+
 def size_text(size: Sequence[int]) -> str:
     """``64³`` for cubes, else ``64×64×96``, in the order of ``size``."""
     return f"{size[0]}³" if len(size) == 3 and len(set(size)) == 1 else "×".join(map(str, size))

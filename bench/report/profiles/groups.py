@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bench.report.frame import plain
-from bench.report.settings import WHATS, is_profile, on_gpu, option_words, size_text
+from bench.report.settings import WHATS, is_profile, on_gpu, option_words, scan_backend, size_text
 from bench.store import Record
 
 MODES = {"infer": "inference", "train": "training"}
 # What a row or a block tells; all else is shared by a table.
-_OF_ROWS = frozenset(("model", "model_options", "image_size", "mode", "batch", "flips", "run"))
+_OF_ROWS = frozenset(("model", "model_options", "image_size", "mode", "batch", "flips", "run", "backend"))
 # Parts of networks, of which tables and figures go by the tokens and in several widths.
 OF_TOKENS = ("mixer", "scan")
 _OF_WIDTHS = frozenset(("in_channels", "classes"))
-# Backends are what tables of scans compare.
-_OF_SCANS = frozenset(("backend", "layout"))
+_OF_SCANS = frozenset(("layout",))
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ def group(records: Iterable[Record]) -> list[Group]:
     """Sort measurements into groups, whatever the order of the records; other records are left out.
 
     Two kinds of hardware, two versions of PyTorch and two ways of measuring are never in one group; networks, sizes,
-    modes and batches may be.
+    modes, batches and backends of the scan, which most networks do without, may be.
     """
     found: dict[tuple[str, str], list[Record]] = {}
     for record in filter(is_profile, records):
@@ -156,22 +155,28 @@ def group(records: Iterable[Record]) -> list[Group]:
 
 
 def labelled(records: Sequence[Record]) -> list[Measurement]:
-    """The records with labels: a network's name, and the options in which networks of that name differ."""
+    """The records with labels: a network's name, and the options and the scans in which those of that name differ."""
     apart: dict[str, list[str]] = {}
+    scans: dict[str, set[str]] = {}
     for record in records:
         job = record.content["job"]
         alike = [other.content["job"] for other in records if other.content["job"]["model"] == job["model"]]
+        if job["what"] != "scan" and (backend := scan_backend(record)):  # tables of scans have a column for it
+            scans.setdefault(job["model"], set()).add(backend)
         names = dict.fromkeys(name for other in alike for name in other["model_options"])
         apart[job["model"]] = [
             name for name in names if len({json.dumps(other["model_options"].get(name)) for other in alike}) > 1
         ]
-    return [Measurement(record, _label(record, apart)) for record in records]
+    several = {name for name, backends in scans.items() if len(backends) > 1}
+    return [Measurement(record, _label(record, apart, several)) for record in records]
 
 
-def _label(record: Record, apart: Mapping[str, Sequence[str]]) -> str:
+def _label(record: Record, apart: Mapping[str, Sequence[str]], several: Collection[str]) -> str:
     job = record.content["job"]
     name = str(record.content.get("title") or job["model"])
     told = [f"{name}={plain(job['model_options'].get(name))}" for name in apart[job["model"]]]
+    if job["model"] in several and (backend := scan_backend(record)):
+        told.append(f"scan by {backend}")
     if job.get("run"):
         told.append(f"trained, {str(job['run'])[:6]}")
     return f"{name} ({', '.join(told)})" if told else name
@@ -200,4 +205,4 @@ def _set_apart(one: Group, others: Sequence[Group]) -> Group:
     return Group(one.what, one.shared, one.members, ", ".join(told))
 
 
-_WORDS = {"torch": "PyTorch", "backend": "scan by"}
+_WORDS = {"torch": "PyTorch"}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from bench.report.profiles.cells import number
 from bench.report.profiles.groups import Group, Measurement
+from bench.report.settings import scan_backend
 
 FEW = "†"
 # How a profile's count of operations calls what came out of compiled extensions.
@@ -54,11 +55,10 @@ def machine(group: Group, rows: Sequence[Measurement]) -> str:
 def _chosen(group: Group, rows: Sequence[Measurement]) -> Iterator[str]:
     if group.on_gpu:
         yield f"cudnn.benchmark {'on' if group.shared['cudnn_benchmark'] else 'off'}"
-    known = [row.found["operations"] for row in rows if row.found.get("operations")]
-    if any(operations.get("scan", 0) > 0 for operations in known):
-        yield f"selective scan by {group.shared['backend']}"
-    elif len(known) < len(rows):
-        yield f"selective scans, if any, by {group.shared['backend']}"
+    backends = sorted({backend for row in rows if (backend := scan_backend(row.record))})
+    if backends:
+        sure = any((row.found.get("operations") or {}).get("scan") for row in rows)
+        yield f"selective scan{'' if sure else 's, if any,'} by {' and '.join(backends)}"
 
 
 def times(rows: Sequence[Measurement]) -> Iterator[str]:

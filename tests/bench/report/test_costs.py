@@ -95,12 +95,29 @@ def test_two_kinds_of_hardware_never_share_columns(tmp_path: Path, complete_reco
     assert [one["latency_s"] for one in found.figures.values()] == [0.005]  # unfinished ones do not count
 
 
+def test_of_two_backends_of_the_scan_one_is_shown_beside_networks_without_one(profile: Make) -> None:
+    scanning, none = ({"operations": {"convolution": 9, "scan": scan, "uncounted": {}}} for scan in (1, 0))
+    records = [
+        profile("unet", seconds=0.1, job={"backend": "torch"}, found=none),
+        profile("unetr", seconds=0.2, job={"backend": "triton"}, found=none),
+        profile("segmamba", seconds=9.0, job={"backend": "torch"}, found=scanning),
+        profile("segmamba", seconds=0.3, job={"backend": "triton"}, found=scanning),
+        profile("umamba", seconds=0.4, job={"backend": "triton"}, found=scanning),
+    ]
+    for some in (records, records[::-1]):
+        found = costs(some)
+        assert {name: one["latency_s"] for name, one in _named(found).items()} == {
+            "unet": 0.1, "unetr": 0.2, "segmamba": 0.3, "umamba": 0.4,
+        }  # fmt: skip
+        assert "scan by triton" in found.setting
+
+
 @pytest.mark.parametrize(
     "unlike",
     [
         {"precision": "fp16"}, {"compile": True}, {"channels_last": True}, {"cudnn_benchmark": False},
         {"fused": True}, {"graph": True},
-        {"torch": "2.12.0"}, {"in_channels": 1}, {"classes": 3}, {"backend": "torch"},
+        {"torch": "2.12.0"}, {"in_channels": 1}, {"classes": 3},
     ],
 )  # fmt: skip
 def test_what_is_measured_otherwise_never_shares_columns(profile: Make, unlike: dict[str, Any]) -> None:

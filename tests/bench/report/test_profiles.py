@@ -121,7 +121,7 @@ def test_nothing_that_is_measured_otherwise_shares_a_table(profile: Make) -> Non
     changes = (
         {}, {"precision": "fp16"}, {"compile": True}, {"channels_last": True}, {"cudnn_benchmark": False},
         {"fused": True}, {"graph": True},
-        {"torch": "2.12.0"}, {"backend": "torch"}, {"in_channels": 1}, {"classes": 3},
+        {"torch": "2.12.0"}, {"in_channels": 1}, {"classes": 3},
     )  # fmt: skip
     records = [profile(job=change) for change in changes]
     records += [profile(hardware="NVIDIA H100"), profile(hardware=CPU, job={"precision": "bf16"})]
@@ -132,8 +132,25 @@ def test_nothing_that_is_measured_otherwise_shares_a_table(profile: Make) -> Non
     assert len({sheet.title for sheet in sheets}) == len(records)
     told = {after.removesuffix("4 channels in, 4 classes out").strip(", ") for _, _, after in titles}
     assert {"fp16", "bf16, compiled", "bf16, channels last", "bf16, cudnn.benchmark off"} <= told
-    assert any(after.endswith("scan by triton, PyTorch 2.12.0") for _, _, after in titles)
-    assert any(after.endswith("scan by torch, PyTorch 2.11.0+cu130") for _, _, after in titles)
+    assert any(after.endswith("PyTorch 2.12.0") for _, _, after in titles)
+    assert any(after.endswith("PyTorch 2.11.0+cu130") for _, _, after in titles)
+
+
+def test_backends_of_the_scan_tell_rows_apart_where_there_is_a_scan(profile: Make) -> None:
+    scanning, none = ({"operations": {"convolution": 9, "scan": scan, "uncounted": {}}} for scan in (1, 0))
+    sheet = _one(
+        [
+            profile("segmamba", seconds=3.0, job={"backend": "torch"}, found=scanning),
+            profile("segmamba", seconds=1.0, job={"backend": "triton"}, found=scanning),
+            profile("umamba", seconds=2.0, job={"backend": "triton"}, found=scanning),
+            profile("unet", seconds=0.5, job={"backend": "torch"}, found=none),
+            profile("unet", 96, seconds=0.6, job={"backend": "triton"}, found=none),
+        ]
+    )
+    assert [row["network"] for row in _rows(sheet)] == [
+        "unet", "segmamba (scan by triton)", "umamba", "segmamba (scan by torch)", "unet",
+    ]  # fmt: skip
+    assert "selective scan by torch and triton" in sheet.notes[-1]
 
 
 def test_the_order_of_the_records_does_not_matter(profile: Make) -> None:
