@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from bench.engine.device import check_batch, check_devices, choose_device, choose_workers, deterministic
-from bench.engine.memory import limit_memory
+from bench.engine.graph import Replayed
+from bench.engine.memory import limit_memory, peak, reset_peak
 from bench.errors import BenchError
 
 
@@ -67,3 +68,45 @@ def test_determinism_lasts_as_long_as_it_is_asked_for() -> None:
     assert torch.are_deterministic_algorithms_enabled() == before
     with deterministic(False, torch.device("cpu")):
         assert torch.are_deterministic_algorithms_enabled() == before
+
+
+def test_memory_that_recorded_graphs_hold_counts_as_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay takes what lies free in its graph's pool, and the allocator does not hear of it."""
+    segments = [
+        {"device": 0, "total_size": 1000, "allocated_size": 10, "segment_pool_id": (0, 0)},
+        {"device": 0, "total_size": 300, "allocated_size": 100, "segment_pool_id": (0, 1)},
+        {"device": 0, "total_size": 50, "allocated_size": 0, "segment_pool_id": (1, 0)},
+        {"device": 1, "total_size": 7, "allocated_size": 0, "segment_pool_id": (0, 1)},
+    ]
+    told = {
+        "memory_snapshot": segments, "max_memory_allocated": 5000, "max_memory_reserved": 9000,
+        "mem_get_info": (1, 10_001), "current_device": 0,
+    }  # fmt: skip
+    for name, value in told.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    for device in (torch.device("cuda"), torch.device("cuda", 0)):
+        found = peak(device)
+        assert found["peak_allocated_bytes"] == 5000 + 200 + 50
+        assert (found["peak_reserved_bytes"], found["driver_used_bytes"]) == (9000, 10_000)
+    assert peak(torch.device("cuda", 1))["peak_allocated_bytes"] == 5007
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_replayed_pass_takes_about_as_much_as_it_does_itself() -> None:
+    device = torch.device("cuda", 0)
+    given = torch.ones(2**24, device=device)
+
+    def work(x: torch.Tensor) -> torch.Tensor:
+        return ((x * 2) * (x * 3)).sum()
+
+    reset_peak(device)
+    base = torch.cuda.memory_allocated(device)
+    work(given)
+    itself = peak(device)["peak_allocated_bytes"] - base
+    replayed = Replayed(work)
+    replayed(given)
+    torch.cuda.empty_cache()
+    reset_peak(device)
+    replayed(given)
+    found = peak(device)["peak_allocated_bytes"] - base - 4 * given.numel()  # beside the copy of what is given
+    assert itself <= found < 1.5 * itself
