@@ -10,15 +10,13 @@ from torch import Tensor
 
 from models.ops.precision import no_autocast
 
-_HALF = (torch.bfloat16, torch.float16)
-
 
 def layer_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """`torch.nn.functional.layer_norm`, within an autocast region too in the type of x.
+    """`torch.nn.functional.layer_norm`, and within an autocast region bf16 stays bf16.
 
-    Statistics and arithmetic are fp32 either way. Autocast copies half precision to fp32, keeps the copy for the
-    backward pass, and writes an fp32 result that the next layer rounds; here the result is rounded at once, and weight
-    and bias before.
+    Statistics and arithmetic are fp32 either way. Autocast copies bf16 to fp32, keeps the copy for the backward pass,
+    and writes an fp32 result that the next layer rounds; here the result is rounded at once, and weight and bias
+    before. fp16 is left to autocast: in its range there is no room for sums over all tokens of a scaled loss.
 
     Args:
         x: (..., *shape).
@@ -28,9 +26,9 @@ def layer_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Ten
         eps: added to the variance.
 
     Returns:
-        As x in shape and type.
+        As x in shape; bf16 for bf16, and as PyTorch has it for others.
     """
-    if x.dtype not in _HALF:
+    if x.dtype != torch.bfloat16:
         return F.layer_norm(x, list(shape), weight, bias, eps)
     with no_autocast(x.device.type):
         scale, shift = (None if one is None else one.to(x.dtype) for one in (weight, bias))

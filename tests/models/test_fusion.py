@@ -128,7 +128,7 @@ def test_unfusing_gives_the_classes_back() -> None:
 @pytest.mark.parametrize(
     "layer", [nn.LayerNorm(6), ChannelsFirstLayerNorm(6), nn.LayerNorm(6, elementwise_affine=False)]
 )
-def test_layer_norms_stay_in_half_precision(layer: nn.Module) -> None:
+def test_layer_norms_of_bf16_stay_in_bf16(layer: nn.Module) -> None:
     """Of the same value as autocast's fp32 result rounded to what comes in, and gradients in the parameters' type."""
     network = nn.Sequential(layer)
     for parameter in network.parameters():
@@ -144,3 +144,15 @@ def test_layer_norms_stay_in_half_precision(layer: nn.Module) -> None:
     if list(network.parameters()):
         found.sum().backward()
         assert all(parameter.grad.dtype == torch.float32 for parameter in network.parameters())
+
+
+def test_layer_norms_of_fp16_are_left_to_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums over tokens of a scaled loss need more range."""
+    network = nn.Sequential(nn.LayerNorm(6))
+    fuse(network)
+    given = []
+    monkeypatch.setattr(nn.functional, "layer_norm", lambda x, _, weight, *rest: given.append((x, weight)) or x)
+    x = torch.randn(2, 6).half()
+    network(x)
+    assert given[0][0] is x
+    assert given[0][1] is network[0].weight
