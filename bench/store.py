@@ -325,6 +325,16 @@ class Store:
         problem = f"{len(found)} runs begin with {name!r}" if found else f"no run {name!r} in {self.root}"
         raise BenchError(f"{problem}; expected a run's key, its beginning, or its folder. Runs there:\n{listing}")
 
+    def within(self, name: str) -> list[Record]:
+        """The record that `find` finds, or all records in a folder of that name, however deep.
+
+        Raises:
+            BenchError: as `find`.
+        """
+        folder = Path(name)
+        below = () if (folder / "record.json").exists() else sorted(folder.rglob("record.json"))
+        return [self._read(path.parent.resolve()) for path in below] or [self.find(name)]
+
     def _folders(self) -> Iterator[Path]:
         if self.root.is_dir():
             yield from sorted(path.parent for path in self.root.glob("*/record.json"))

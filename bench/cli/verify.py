@@ -12,7 +12,10 @@ from bench.store import DEFAULT_RESULTS
 
 def verify(
     runs: Annotated[
-        list[str], typer.Argument(metavar="[RUN]...", help="Keys, their beginnings, or folders; by default all.")
+        list[str],
+        typer.Argument(
+            metavar="[RUN]...", help="Keys, their beginnings, or folders, of one or of many; by default all."
+        ),
     ] = [],  # noqa: B006 - typer's form of a repeatable argument
     results: Results = DEFAULT_RESULTS,
     strict: Annotated[bool, typer.Option("--strict", help="Let warnings fail too.")] = False,
@@ -27,7 +30,7 @@ def verify(
     from bench.verify import verify as check
 
     store = Store(results)
-    records = [store.find(run) for run in runs] if runs else store.records()
+    records = [record for run in runs for record in store.within(run)] if runs else store.records()
     if not records:
         raise BenchError(f"no record in {results}; expected some. Name another folder with --results")
     with ConsoleWatcher().bar("verifying", len(records)) as bar:

@@ -83,6 +83,9 @@ def test_runs_are_chosen_by_key_its_beginning_or_folder(bench: Callable, sound: 
         assert (answer.status, bad.key in answer.out, good.key in answer.out) == (0, False, True)
         assert answer.out.endswith("1 records, 0 errors, 1 warnings\n")
     assert bench("verify", bad.folder, good.key, "--results", results).status == 1
+    assert bench("verify", results.parent, "--results", results / "nowhere").out.endswith(
+        "2 records, 1 errors, 2 warnings\n"
+    )
     nobody = bench("verify", "nobody", "--results", results)
     assert nobody.status == 2
     assert "no run 'nobody'" in nobody.err
