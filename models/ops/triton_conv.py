@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.errors import ModelError
+from models.ops.launch import cdiv
 from models.ops.order import Order, walks_of
 from models.ops.precision import at_least_fp32
 from models.ops.triton_scan.steps import following, logistic, offset_of, preceding, walk_of
@@ -232,7 +233,7 @@ def backward(
     grad_total = x.new_empty(grad_u.shape)
     programs, blocks = _shared_out(x, len(orders))
     sums = taps.new_empty(programs * len(x), len(orders), taps.shape[1] + 1, x.shape[2])
-    columns = triton.cdiv(x.shape[2], _CHANNELS)
+    columns = cdiv(x.shape[2], _CHANNELS)
     common = _common(orders, taps, x, grad_u[0], grad_x)
     filter_gradients[programs * columns * len(orders), len(x)](
         x, taps, shift, grad_u, grad_total, sums, blocks=blocks, x_batch=x.stride(0), x_token=x.stride(1),
@@ -269,14 +270,14 @@ def _filter(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
 
 def _programs(x: Tensor, tokens: int) -> int:
     """Programs for the tokens and channels of one sequence."""
-    return triton.cdiv(x.shape[1], tokens) * triton.cdiv(x.shape[2], _CHANNELS)
+    return cdiv(x.shape[1], tokens) * cdiv(x.shape[2], _CHANNELS)
 
 
 def _shared_out(x: Tensor, orders: int) -> tuple[int, int]:
     """Programs that share the tokens of a sequence where sums are made, and the blocks that each takes."""
     wanted = _programs(x, _TOKENS_SUMMED) * len(x) * orders // _PROGRAMS
     blocks = min(_MOST_BLOCKS, max(1, wanted))
-    return triton.cdiv(x.shape[1], _TOKENS_SUMMED * blocks), blocks
+    return cdiv(x.shape[1], _TOKENS_SUMMED * blocks), blocks
 
 
 def _common(orders: Sequence[Order], weight: Tensor, x: Tensor, *others: Tensor) -> dict[str, Any]:

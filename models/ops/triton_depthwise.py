@@ -23,6 +23,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from models.ops.launch import cdiv
 from models.ops.precision import at_least_fp32
 
 # Warps of a program: windows overlap, and what one warp brings into the cache serves the next.
@@ -254,7 +255,7 @@ def weight_gradient(
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: Sequence[int]) -> Tensor:
     """See `models.ops.depthwise_conv.depthwise_conv3d`, which checks the arguments."""
     y = _empty(x, _coarse(x.shape[2:], weight.shape[2], stride, padding))
-    blocks = triton.cdiv(y.shape[4] * y.shape[1], _block())
+    blocks = cdiv(y.shape[4] * y.shape[1], _block())
     _launch(convolve, x, weight, bias, y, (x, y), stride, padding, blocks, _MOST_ROWS // stride)
     return y
 
@@ -270,7 +271,7 @@ def transposed_convolution(
 ) -> Tensor:
     """See `models.ops.depthwise_conv.depthwise_conv_transpose3d`, which checks the arguments; to (D, H, W) = size."""
     y = _empty(x, size)
-    blocks = triton.cdiv(triton.cdiv(size[2], stride) * y.shape[1], _block()) * stride
+    blocks = cdiv(cdiv(size[2], stride) * y.shape[1], _block()) * stride
     shift = {"SHIFT": padding[1] % stride}
     _launch(convolve_transposed, x, weight, bias, y, (y, x), stride, padding, blocks, _MOST_ROWS, **shift)
     return y
@@ -293,12 +294,12 @@ def _weight_gradient(
     vector, depths, registers = _summed(kernel)
     block = 32 * _WARPS * vector
     rows = _ROWS_SUMMED // stride
-    blocks = triton.cdiv(width * channels, block)
+    blocks = cdiv(width * channels, block)
     phases = min(blocks, channels // math.gcd(channels, block))
-    items = batch * depth * triton.cdiv(height, rows) * triton.cdiv(blocks, phases)
+    items = batch * depth * cdiv(height, rows) * cdiv(blocks, phases)
     columns = phases * (kernel // depths)
-    each = triton.cdiv(items, max(1, _PROGRAMS_SUMMED // columns))
-    programs = triton.cdiv(items, each)
+    each = cdiv(items, max(1, _PROGRAMS_SUMMED // columns))
+    programs = cdiv(items, each)
     shares = x.new_empty(programs, kernel**3 + 1, phases * block, dtype=at_least_fp32(x.dtype))
     weight_gradient[(programs * columns,)](
         x, grad, shares, planes=batch * depth, items=items, each=each, ROWS=rows, BLOCK=block, PHASES=phases,
@@ -367,12 +368,12 @@ def _launch(
     """Launch `convolve` or its transpose from x to y; fine and coarse of `grids` are these two."""
     planes, height = y.shape[0] * y.shape[2], y.shape[3]
     rows = most_rows
-    while rows > _LEAST_ROWS and (rows >= 2 * height or planes * triton.cdiv(height, rows) * blocks < _PROGRAMS):
+    while rows > _LEAST_ROWS and (rows >= 2 * height or planes * cdiv(height, rows) * blocks < _PROGRAMS):
         rows //= 2
     dtype = at_least_fp32(x.dtype)
     taps = weight.flatten(1).mT.to(dtype).contiguous()
     offsets = taps if bias is None else bias.to(dtype).contiguous()
-    kernel[(planes * triton.cdiv(height, rows) * blocks,)](
+    kernel[(planes * cdiv(height, rows) * blocks,)](
         _channels_last(x), taps, offsets, y, ROWS=rows, BLOCK=_block(), BIAS=bias is not None, maxnreg=_REGISTERS,
         **_common(*grids, weight.shape[2], stride, padding), **options,
     )  # fmt: skip

@@ -21,6 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from models.ops.launch import cdiv, next_power_of_2
 from models.ops.precision import at_least_fp32
 
 # Channels of a program, the widest of these that divides all, so that what it reads of a row is long. Where none does,
@@ -416,7 +417,7 @@ def _norm_backward(
     partial = statistics.new_empty(parts, 2 + kind["NORMALISED"], *statistics.shape[2:])
     partial_sums[programs,](grad_y, kept, residual, scale, shift, statistics, partial, **shares, **kind)
     sums = torch.empty_like(partial[0])
-    merge_sums[triton.cdiv(sums.numel(), _MERGED_CHANNELS),](
+    merge_sums[cdiv(sums.numel(), _MERGED_CHANNELS),](
         partial, sums, sums.numel(), parts, PARTS=_MOST_PARTS, COLUMNS=_MERGED_CHANNELS, num_warps=_WARPS_MERGING
     )
     grad_x = _empty(kept)
@@ -500,7 +501,7 @@ def _statistics(tensors: list[Tensor], eps: float) -> Tensor:
     for tensor, own in zip(tensors, partial, strict=True):
         partial_statistics[programs,](tensor, own, **shares)
     statistics = partial.new_empty(len(tensors), 2, batches, channels)
-    merge_statistics[triton.cdiv(channels, _MERGED_CHANNELS), batches, len(tensors)](
+    merge_statistics[cdiv(channels, _MERGED_CHANNELS), batches, len(tensors)](
         partial, statistics, shares["length"], channels, batches, parts,
         STEP=shares["ROWS"] * _UNROLL, EPS=eps, PARTS=_MOST_PARTS, CHANNELS=_MERGED_CHANNELS,
         num_warps=_WARPS_MERGING,
@@ -522,17 +523,17 @@ def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tens
 def _width(channels: int) -> int:
     """Channels of a program."""
     dividing = [width for width in _WIDTHS if channels % width == 0]
-    return dividing[0] if dividing else min(_WIDEST, max(_NARROWEST, triton.next_power_of_2(channels)))
+    return dividing[0] if dividing else min(_WIDEST, max(_NARROWEST, next_power_of_2(channels)))
 
 
 def _shares(x: Tensor, unroll: int) -> dict[str, Any]:
     """How kernels that sum share out the rows, and how many programs they need."""
     common = _common(x, _SUMMED)
     step = common["ROWS"] * unroll
-    steps = triton.cdiv(common["length"], step)
-    columns = len(x) * triton.cdiv(x.shape[1], common["CHANNELS"])
+    steps = cdiv(common["length"], step)
+    columns = len(x) * cdiv(x.shape[1], common["CHANNELS"])
     parts = min(steps, _MOST_PARTS, max(1, _PROGRAMS_SUMMING // columns))
-    parts = triton.cdiv(steps, triton.cdiv(steps, parts))  # all have as many steps, or one less
+    parts = cdiv(steps, cdiv(steps, parts))  # all have as many steps, or one less
     ragged = common["length"] % step != 0
     return common | {"parts": parts, "UNROLL": unroll, "RAGGED": ragged, "programs": parts * columns}
 
@@ -540,11 +541,11 @@ def _shares(x: Tensor, unroll: int) -> dict[str, Any]:
 def _tiles(x: Tensor, elements: int) -> dict[str, Any]:
     """How kernels that take each tile by itself share them out, and how many programs they need."""
     common = _common(x, elements)
-    tiles = triton.cdiv(common["length"], common["ROWS"])
-    columns = len(x) * triton.cdiv(x.shape[1], common["CHANNELS"])
+    tiles = cdiv(common["length"], common["ROWS"])
+    columns = len(x) * cdiv(x.shape[1], common["CHANNELS"])
     blocks = min(tiles, max(1, tiles * columns // _PROGRAMS))
     ragged = common["length"] % (common["ROWS"] * blocks) != 0
-    return common | {"blocks": blocks, "RAGGED": ragged, "programs": triton.cdiv(tiles, blocks) * columns}
+    return common | {"blocks": blocks, "RAGGED": ragged, "programs": cdiv(tiles, blocks) * columns}
 
 
 def _common(x: Tensor, elements: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from models.ops.launch import cdiv, next_power_of_2
 from models.ops.precision import at_least_fp32
 
 _ROWS, _CHANNELS, _WARPS = 16, 32, 4
@@ -104,7 +105,7 @@ def perceptron(x: Tensor, widen: Tensor, widen_bias: Tensor, narrow: Tensor, nar
     y = torch.empty_like(x)
     common, columns = _common(x, widen)
     rows = common["rows"]
-    apply[triton.cdiv(rows, _ROWS), columns](x, *_contiguous(widen, widen_bias, narrow, narrow_bias), y, **common)
+    apply[cdiv(rows, _ROWS), columns](x, *_contiguous(widen, widen_bias, narrow, narrow_bias), y, **common)
     return y
 
 
@@ -120,9 +121,9 @@ def _gradients(
     x, grad_y = (one.contiguous(memory_format=torch.channels_last_3d) for one in (x, grad_y))
     channels, hidden = widen.shape
     common, columns = _common(x, widen)
-    blocks = triton.cdiv(common["rows"], _ROWS)
+    blocks = cdiv(common["rows"], _ROWS)
     each = min(_MOST_BLOCKS, max(1, blocks * columns // _PROGRAMS))
-    programs = triton.cdiv(blocks, each)
+    programs = cdiv(blocks, each)
     sums = torch.empty(programs, 3, hidden, channels, dtype=at_least_fp32(x.dtype), device=x.device)
     bias_sums = sums.new_empty(programs, channels)
     grad_x = torch.empty_like(x)
@@ -159,13 +160,13 @@ def _common(x: Tensor, widen: Tensor) -> tuple[dict[str, Any], int]:
         "rows": x.numel() // channels,
         "channels": channels,
         "H": hidden,
-        "HIDDEN": triton.next_power_of_2(hidden),
+        "HIDDEN": next_power_of_2(hidden),
         "ROWS": _ROWS,
         "CHANNELS": _CHANNELS,
         "SUM": tl.float64 if x.dtype == torch.float64 else tl.float32,
         "num_warps": _WARPS,
     }
-    return common, triton.cdiv(channels, _CHANNELS)
+    return common, cdiv(channels, _CHANNELS)
 
 
 def _contiguous(*weights: Tensor) -> tuple[Tensor, ...]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from models.errors import ModelError
-from models.ops import backend
+from models.ops import backend, launch
 from models.ops.backend import choose
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="needs the package triton")
@@ -62,3 +62,11 @@ def test_what_is_named_is_taken_or_refused_with_the_reason(on_a_gpu: Tensor) -> 
 def test_unknown_backend_is_an_error_that_names_the_nearest() -> None:
     with pytest.raises(ModelError, match=r"it: backend 'trito' is unknown. Did you mean 'triton'\?.*torch, triton"):
         choose("it", "trito", torch.zeros(2))
+
+
+@pytest.mark.parametrize(("whole", "part"), [(0, 3), (1, 3), (3, 3), (4, 3), (2**40 + 1, 2)])
+def test_launches_are_reckoned_as_triton_does(whole: int, part: int) -> None:
+    import triton
+
+    assert launch.cdiv(whole, part) == triton.cdiv(whole, part)
+    assert launch.next_power_of_2(whole + 1) == triton.next_power_of_2(whole + 1)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-import triton
 import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from models.ops.launch import cdiv, next_power_of_2
 from models.ops.order import Order, walks_of
 from models.ops.precision import at_least_fp32
 from models.ops.triton_scan.backward import chunk_gradients, chunk_heads
@@ -80,29 +81,29 @@ class Plan:
     def of(cls, orders: Sequence[Order], shape: Sequence[int], groups: int, states: int, softplus: bool) -> Plan:
         """For u of a shape (O, B, L, D)."""
         count, batch, length, channels = shape
-        programs_a_step = count * batch * groups * triton.cdiv(channels // groups, _BLOCK)
+        programs_a_step = count * batch * groups * cdiv(channels // groups, _BLOCK)
         wanted = max(1, length * programs_a_step // _PROGRAMS)
         smallest, largest = _CHUNKS
         chunk = min(largest, max(smallest, 2 ** (wanted.bit_length() - 1)))
-        return cls(tuple(orders), softplus, batch, length, channels, groups, triton.next_power_of_2(states), chunk)
+        return cls(tuple(orders), softplus, batch, length, channels, groups, next_power_of_2(states), chunk)
 
-    @property
+    @cached_property
     def chunks(self) -> int:
-        return triton.cdiv(self.length, self.chunk)
+        return cdiv(self.length, self.chunk)
 
-    @property
+    @cached_property
     def blocks(self) -> int:
-        return triton.cdiv(self.channels // self.groups, _BLOCK)
+        return cdiv(self.channels // self.groups, _BLOCK)
 
-    @property
+    @cached_property
     def stretch(self) -> int:
         return min(self.chunk, _STRETCH)
 
-    @property
+    @cached_property
     def grid(self) -> tuple[int, int, int]:
         return self.chunks * self.groups * self.blocks, self.batch, len(self.orders)
 
-    @property
+    @cached_property
     def kept_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Shapes of what `Kept` holds."""
         leading = (len(self.orders), self.batch)
@@ -287,10 +288,10 @@ class _Scan(torch.autograd.Function):
 
 def _carry(plan: Plan, ends: Tensor, spans: Tensor, A: Tensor, begins: Tensor, *, reverse: bool) -> None:
     columns = plan.states * plan.channels
-    carry[triton.cdiv(columns, _CARRY_COLUMNS), plan.batch, len(A)](
+    carry[cdiv(columns, _CARRY_COLUMNS), plan.batch, len(A)](
         ends, spans, A, begins,
         channels=plan.channels, chunks=plan.chunks, row=plan.channels,
-        N=plan.states, ROWS=min(_CARRY_ROWS, triton.next_power_of_2(plan.chunks)), COLUMNS=_CARRY_COLUMNS,
+        N=plan.states, ROWS=min(_CARRY_ROWS, next_power_of_2(plan.chunks)), COLUMNS=_CARRY_COLUMNS,
         STATE=_state(A), REVERSE=reverse, num_warps=_CARRY_WARPS,
     )  # fmt: skip
 
