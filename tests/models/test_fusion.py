@@ -147,13 +147,20 @@ def test_layer_norms_of_bf16_stay_in_bf16(layer: nn.Module) -> None:
         assert all(parameter.grad.dtype == torch.float32 for parameter in network.parameters())
 
 
-def test_layer_norms_of_fp16_are_left_to_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_layer_norms_leave_fp16_to_autocast_alone(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
     """Sums over tokens of a scaled loss need more range."""
     network = nn.Sequential(nn.LayerNorm(6))
     fuse(network)
     given = []
-    monkeypatch.setattr(nn.functional, "layer_norm", lambda x, _, weight, *_rest: given.append((x, weight)) or x)
-    x = torch.randn(2, 6).half()
-    network(x)
-    assert given[0][0] is x
-    assert given[0][1] is network[0].weight
+
+    def watch(x: torch.Tensor, _shape: object, weight: torch.Tensor, *_rest: object) -> torch.Tensor:
+        given.append((x.dtype, weight.dtype, torch.is_autocast_enabled("cpu")))
+        return x
+
+    monkeypatch.setattr(nn.functional, "layer_norm", watch)
+    with torch.autocast("cpu", dtype=dtype):
+        network(torch.randn(2, 6).to(dtype))
+    assert given == [
+        (torch.bfloat16, torch.bfloat16, False) if dtype == torch.bfloat16 else (torch.float16, torch.float32, True)
+    ]
