@@ -168,6 +168,7 @@ def test_torch_backend_equals_the_oracle_in_value_and_every_gradient(
     chunk=st.sampled_from([4, 8]),
     stretch=st.sampled_from([4, 8]),
     unroll=st.sampled_from([1, 2, 4]),
+    sweep=st.sampled_from([1, 2, 4, 8]),
     rows=st.sampled_from([1, 2, 128]),
 )
 @example(  # runs of slices that turn within a chunk, and a chunk that the sequence does not fill
@@ -183,6 +184,7 @@ def test_torch_backend_equals_the_oracle_in_value_and_every_gradient(
     chunk=8,
     stretch=4,
     unroll=2,
+    sweep=4,
     rows=1,
 )
 def test_triton_backend_equals_the_oracle_in_value_and_every_gradient(
@@ -198,6 +200,7 @@ def test_triton_backend_equals_the_oracle_in_value_and_every_gradient(
     chunk: int,
     stretch: int,
     unroll: int,
+    sweep: int,
     rows: int,
 ) -> None:
     """Any shape, any optional input missing, any orders, any split into chunks, stretches, blocks and rows."""
@@ -215,6 +218,8 @@ def test_triton_backend_equals_the_oracle_in_value_and_every_gradient(
         patch.object(triton_function, "_CHUNKS", (chunk, chunk)),
         patch.object(triton_function, "_STRETCH", stretch),
         patch.object(triton_function, "_UNROLL", unroll),
+        patch.object(triton_function, "_UNROLL_ENDS", unroll),
+        patch.object(triton_function, "_UNROLL_SWEEP", sweep),
         patch.object(triton_function, "_UNROLL_GRADIENTS", unroll),
         patch.object(triton_function, "_BLOCK", 4),
         patch.object(triton_function, "_CARRY_ROWS", rows),

@@ -18,6 +18,7 @@ from models.ops.triton_scan.steps import (
     LOG2E,
     UNTOLD,
     at_tokens,
+    for_tiles,
     logistic,
     place_of,
     places_after,
@@ -99,27 +100,29 @@ def chunk_heads(
 @triton.jit(do_not_specialize=UNTOLD)
 def chunk_gradients(
     u, delta, A, B, C, D, z, bias, grad_y, states, tails, scratch,
-    y, grad_u, grad_delta, grad_z, grad_A, grad_B, grad_C, grad_D, grad_bias,
+    y, grad_u, grad_delta, grad_z, grad_BC, sums,
     walks, length, channels, groups, chunks, row,
     u_order, u_batch, u_token, delta_order, delta_batch, delta_token, B_order, B_batch, B_token,
     C_order, C_batch, C_token, z_order, z_batch, z_token,
     grad_y_order, grad_y_batch, grad_y_token, grad_token,
     CHUNK: tl.constexpr, STRETCH: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,
-    STATE: tl.constexpr, SKIP: tl.constexpr, GATE: tl.constexpr, BIAS: tl.constexpr, SOFTPLUS: tl.constexpr,
-    AGAIN: tl.constexpr, WIDE: tl.constexpr, RAGGED: tl.constexpr,
+    SWEEP: tl.constexpr, STATE: tl.constexpr, SKIP: tl.constexpr, GATE: tl.constexpr, BIAS: tl.constexpr,
+    SOFTPLUS: tl.constexpr, AGAIN: tl.constexpr, WIDE: tl.constexpr, RAGGED: tl.constexpr,
 ):  # fmt: skip
     """All gradients within each chunk.
 
     Stretch by stretch from the end: a sweep forwards from the saved state leaves a state every `UNROLL` steps in
     `scratch`, and a sweep backwards recomputes those between in registers. With `AGAIN` the outputs are written again,
-    for a caller that did not keep them. Sums over channels and over chunks are left to the caller, block by block and
-    chunk by chunk, so that their order is always the same.
+    for a caller that did not keep them. Sums over channels and over chunks are left to the caller, so that their order
+    is always the same: those of B and C, side by side in `grad_BC` (O, blocks, B, L, G, N, 2), from block to block, and
+    those of A, D and the bias, one below the other in `sums` (O, B, chunks, N + SKIP + BIAS, D), from chunk to chunk.
     """
     chunk, group, d, live = block_of(tl.program_id(0), channels, groups, BLOCK)
     batch = tl.program_id(1).to(tl.int64)
     order = tl.program_id(2).to(tl.int64)
     sequence = order * tl.num_programs(1) + batch
     n = tl.arange(0, N)
+    n_twice = n[:, None] * 2 + tl.arange(0, 2)[None, :]
     lane = tl.arange(0, BLOCK)
     u += order * u_order + batch * u_batch
     delta += order * delta_order + batch * delta_batch
@@ -133,9 +136,7 @@ def chunk_gradients(
         y += whole
     parts = tl.cdiv(channels // groups, BLOCK)
     part = tl.program_id(0) % parts
-    projected = ((order * parts + part) * tl.num_programs(1) + batch) * length * groups * N + group * N
-    grad_B += projected
-    grad_C += projected
+    grad_BC += (((order * parts + part) * tl.num_programs(1) + batch) * length * groups + group) * N * 2
     tile = n[:, None] * row + d[None, :]
     rate = tl.load(A + order * N * row + tile, mask=live[None, :], other=0.0).to(STATE) * LOG2E
     shift = tl.zeros([BLOCK], STATE)
@@ -163,27 +164,28 @@ def chunk_gradients(
             other=0.0,
         )
         place, index = place_of(start, origin, run, within, across)
-        places, place, index = places_after(place, index, run, within, across, UNROLL)
-        xs = at_tokens(u, places, u_token, d, live, start, length, UNROLL, WIDE, RAGGED)
-        raws = at_tokens(delta, places, delta_token, d, live, start, length, UNROLL, WIDE, RAGGED)
-        inputs = at_tokens(B, places, B_token, n, n >= 0, start, length, UNROLL, WIDE, RAGGED)
+        places, place, index = places_after(place, index, run, within, across, SWEEP)
+        xs = at_tokens(u, places, u_token, d, live, start, length, SWEEP, WIDE, RAGGED)
+        raws = at_tokens(delta, places, delta_token, d, live, start, length, SWEEP, WIDE, RAGGED)
+        inputs = at_tokens(B, places, B_token, n, n >= 0, start, length, SWEEP, WIDE, RAGGED)
         done = 0
         while done < STRETCH:
-            tl.store(aside + done // UNROLL * N * BLOCK, state)
-            place = tl.where(done + UNROLL < STRETCH, place, places[0])
-            ahead = start + done + UNROLL
-            places, place, index = places_after(place, index, run, within, across, UNROLL)
-            next_xs = at_tokens(u, places, u_token, d, live, ahead, length, UNROLL, WIDE, RAGGED)
-            next_raws = at_tokens(delta, places, delta_token, d, live, ahead, length, UNROLL, WIDE, RAGGED)
-            next_inputs = at_tokens(B, places, B_token, n, n >= 0, ahead, length, UNROLL, WIDE, RAGGED)
-            for k in tl.static_range(UNROLL):
+            place = tl.where(done + SWEEP < STRETCH, place, places[0])
+            ahead = start + done + SWEEP
+            places, place, index = places_after(place, index, run, within, across, SWEEP)
+            next_xs = at_tokens(u, places, u_token, d, live, ahead, length, SWEEP, WIDE, RAGGED)
+            next_raws = at_tokens(delta, places, delta_token, d, live, ahead, length, SWEEP, WIDE, RAGGED)
+            next_inputs = at_tokens(B, places, B_token, n, n >= 0, ahead, length, SWEEP, WIDE, RAGGED)
+            for k in tl.static_range(SWEEP):
+                if k % UNROLL == 0:
+                    tl.store(aside + (done + k) // UNROLL * N * BLOCK, state)
                 size, _ = step_size(raws[k], shift, start + done + k < length, SOFTPLUS, RAGGED)
-                drive = (size * xs[k].to(STATE))[None, :] * inputs[k].to(STATE)[:, None]
-                state = tl.exp2(rate * size[None, :]) * state + drive
+                size, drive = for_tiles(size, size * xs[k].to(STATE), 0)
+                state = tl.exp2(rate * size) * state + drive * inputs[k].to(STATE)[:, None]
             xs = next_xs
             raws = next_raws
             inputs = next_inputs
-            done += UNROLL
+            done += SWEEP
         tl.debug_barrier()
         place, index = place_of(start + STRETCH - 1, origin, run, within, across)
         begin = start + STRETCH - UNROLL
@@ -211,24 +213,28 @@ def chunk_gradients(
             next_outputs = at_tokens(C, next_places, C_token, n, n >= 0, ahead, length, UNROLL, WIDE, RAGGED)
             sizes = ()
             slopes = ()
+            widths = ()
+            drives = ()
             decays = ()
+            projections = ()
             befores = (before,)
             for k in tl.static_range(UNROLL):
                 size, slope = step_size(raws[k], shift, begin + k < length, SOFTPLUS, RAGGED)
                 sizes = sizes + (size,)
                 slopes = slopes + (slope,)
-                decay = tl.exp2(rate * size[None, :])
+                width, drive = for_tiles(size, size * xs[k].to(STATE), 0)
+                widths = widths + (width,)
+                drives = drives + (drive,)
+                projections = projections + (for_tiles(inputs[k].to(STATE), outputs[k].to(STATE), 1),)
+                decay = tl.exp2(rate * width)
                 decays = decays + (decay,)
                 if k + 1 < UNROLL:
-                    drive = (size * xs[k].to(STATE))[None, :] * inputs[k].to(STATE)[:, None]
-                    befores = befores + (decay * befores[k] + drive,)
+                    befores = befores + (decay * befores[k] + drive * projections[k][0],)
             for k in tl.static_range(UNROLL - 1, -1, -1):
                 inside = begin + k < length
                 x = xs[k].to(STATE)
-                size = sizes[k]
                 grad = grads[k].to(STATE)
-                input_ = inputs[k].to(STATE)[:, None]
-                output = outputs[k].to(STATE)[:, None]
+                input_, output = projections[k]
                 if GATE or AGAIN:
                     out = tl.sum(state * output, axis=0)
                     if SKIP:
@@ -245,17 +251,17 @@ def chunk_gradients(
                     put_at_token(y, places[k], grad_token, d, out, live, inside, WIDE, RAGGED)
                 total = passed + output * grad[None, :]
                 slope_C = tl.sum(state * grad[None, :], axis=1)
-                slope_B = tl.sum(total * (size * x)[None, :], axis=1)
-                put_at_token(grad_C, places[k], groups * N, n, slope_C, n >= 0, inside, WIDE, RAGGED)
-                put_at_token(grad_B, places[k], groups * N, n, slope_B, n >= 0, inside, WIDE, RAGGED)
-                driven = tl.sum(total * input_, axis=0)
+                slope_B = tl.sum(total * drives[k], axis=1)
+                slopes_BC = tl.join(slope_B, slope_C)
+                put_at_token(grad_BC, places[k], groups * N * 2, n_twice, slopes_BC, n_twice >= 0, inside, WIDE, RAGGED)
                 passed = decays[k] * total
                 faded = passed * befores[k]
-                sum_A += faded * size[None, :]
+                sum_A += faded * widths[k]
+                driven = tl.sum(total * input_, axis=0)
                 slope_delta = (tl.sum(faded * rate, axis=0) * LN2 + x * driven) * slopes[k]
                 sum_bias += slope_delta
                 put_at_token(grad_delta, places[k], grad_token, d, slope_delta, live, inside, WIDE, RAGGED)
-                slope_u = size * driven
+                slope_u = sizes[k] * driven
                 if SKIP:
                     slope_u += skip * grad
                     sum_D += grad * x
@@ -270,9 +276,9 @@ def chunk_gradients(
             outputs = next_outputs
             begin = ahead
         tl.debug_barrier()
-    tl.store(grad_A + here, sum_A, mask=live[None, :])
-    flat = (sequence * chunks + chunk) * channels + d
-    if BIAS:
-        tl.store(grad_bias + flat, sum_bias, mask=live)
+    sums += (sequence * chunks + chunk) * (N + SKIP + BIAS) * row
+    tl.store(sums + tile, sum_A, mask=live[None, :])
     if SKIP:
-        tl.store(grad_D + flat, sum_D, mask=live)
+        tl.store(sums + N * row + d, sum_D, mask=live)
+    if BIAS:
+        tl.store(sums + (N + SKIP) * row + d, sum_bias, mask=live)

@@ -27,11 +27,11 @@ _CHUNKS = (16, 256)
 # Steps from one saved state to the next.
 _STRETCH = 64
 # Tile of the scan over chunks, and its warps.
-_CARRY_ROWS, _CARRY_COLUMNS, _CARRY_WARPS = 128, 16, 4
-_UNROLL, _UNROLL_GRADIENTS = 4, 2
+_CARRY_ROWS, _CARRY_COLUMNS, _CARRY_WARPS = 1024, 8, 8
+_UNROLL, _UNROLL_ENDS, _UNROLL_SWEEP, _UNROLL_GRADIENTS = 4, 8, 8, 2
 # Registers of a thread in the kernel of all gradients, at most, and the states that they suffice for: of its own accord
-# ptxas takes 241, and a multiprocessor then has room for eight warps and not for ten.
-_REGISTERS, _REGISTERS_STATES = 200, 16
+# ptxas takes all 255, and each scheduler of a multiprocessor then has room for two warps and not for three.
+_REGISTERS, _REGISTERS_STATES = 168, 16
 MOST_STATES = 64
 
 
@@ -110,13 +110,19 @@ class Plan:
         stretches = self.chunks * (self.chunk // self.stretch)
         return (*leading, self.chunks, self.channels), (*leading, stretches, self.states, self.channels)
 
-    def unroll(self, *, backwards: bool) -> int:
-        """Steps whose loads are in flight together; backwards their states too must find room in registers."""
-        return max(1, min(_UNROLL_GRADIENTS, 32 // self.states) if backwards else min(_UNROLL, 128 // self.states))
+    def unroll(self, steps: int) -> int:
+        """Steps whose loads are in flight together, `steps` where states are few and chunks long."""
+        return max(1, min(steps, self.stretch, 128 // self.states))
+
+    @cached_property
+    def unroll_gradients(self) -> int:
+        """The same where the states of all those steps must find room in registers too."""
+        return max(1, min(_UNROLL_GRADIENTS, 32 // self.states))
 
     def arguments(self, inputs: Inputs, *others: Tensor) -> dict[str, Any]:
         """What all kernels but `carry` take."""
         tokens = [tensor for tensor in (*inputs, *others) if tensor is not None and tensor.dim() >= 4]
+        largest = max(2 * self.groups * self.states, *(tensor.stride(2) for tensor in tokens))
         return {
             "walks": walks_of(self.orders, self.length, inputs.u.device),
             "length": self.length,
@@ -130,7 +136,7 @@ class Plan:
             "STATE": _state(inputs.A),
             "BIAS": inputs.bias is not None,
             "SOFTPLUS": self.softplus,
-            "WIDE": max(tensor.stride(2) for tensor in tokens) * self.length >= 2**31,
+            "WIDE": largest * self.length >= 2**31,
             "RAGGED": self.length % self.chunk != 0 or self.channels // self.groups % _BLOCK != 0,
             "num_warps": 1,
         }
@@ -195,13 +201,17 @@ def scan_forward(plan: Plan, inputs: Inputs, *, keep: bool) -> tuple[Tensor, Kep
     of_spans, of_states = plan.kept_shapes
     spans, states = A.new_empty(of_spans), A.new_empty(of_states) if keep else None
     y = torch.empty_like(u, memory_format=torch.contiguous_format)
-    common = plan.arguments(inputs) | {"UNROLL": plan.unroll(backwards=False)}
-    chunk_ends[plan.grid](u, delta, A, B, bias, ends, spans, **_strides(u=u, delta=delta, B=B), **common)
+    common = plan.arguments(inputs)
+    chunk_ends[plan.grid](
+        u, delta, A, B, bias, ends, spans,
+        **_strides(u=u, delta=delta, B=B), UNROLL=plan.unroll(_UNROLL_ENDS), **common,
+    )  # fmt: skip
     _carry(plan, ends, spans, A, begins, reverse=False)
     chunk_outputs[plan.grid](
         u, delta, A, B, C, D, z, bias, begins, y, states,
         **_strides(u=u, delta=delta, B=B, C=C, z=z, y=y),
-        SKIP=D is not None, GATE=z is not None, SAVE=keep, STRETCH=plan.stretch, **common,
+        SKIP=D is not None, GATE=z is not None, SAVE=keep, STRETCH=plan.stretch,
+        UNROLL=plan.unroll(_UNROLL), **common,
     )  # fmt: skip
     return y, None if states is None else Kept(spans, states)
 
@@ -224,25 +234,16 @@ def scan_backward(
     heads, tails = (A.new_empty(len(A), plan.batch, plan.chunks, *A.shape[1:]) for _ in range(2))
     chunk_heads[plan.grid](
         delta, A, C, z, bias, grad_y, heads,
-        **_strides(delta=delta, C=C, z=z, grad_y=grad_y), UNROLL=plan.unroll(backwards=False), **common,
+        **_strides(delta=delta, C=C, z=z, grad_y=grad_y), UNROLL=plan.unroll(_UNROLL), **common,
     )  # fmt: skip
     _carry(plan, heads, kept.spans, A, tails, reverse=True)
 
-    def of_chunks(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else A.new_empty(len(A), plan.batch, plan.chunks, *tensor.shape[1:])
-
-    def summed(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor.sum((1, 2))
-
     grad_u, grad_delta = u.new_empty(u.shape), u.new_empty(u.shape)
     grad_z, y = u.new_empty(u.shape) if gate else None, u.new_empty(u.shape) if again else None
-    grad_A, grad_D, grad_bias = (
-        A.new_empty(len(A), plan.batch, plan.chunks, *A.shape[1:]),
-        of_chunks(D),
-        of_chunks(bias),
-    )
-    grad_B, grad_C = (tensor.new_empty(len(tensor), plan.blocks, *tensor.shape[1:]) for tensor in (B, C))
-    unroll = plan.unroll(backwards=True)
+    grad_BC = B.new_empty(len(B), plan.blocks, *B.shape[1:], 2)
+    rows = plan.states + (D is not None) + (bias is not None)
+    sums = A.new_empty(len(A), plan.batch, plan.chunks, rows, plan.channels)
+    unroll = plan.unroll_gradients
     programs, batch, count = plan.grid
     # Where the sequences of one order keep the GPU busy, orders take turns and share the room for states.
     together = 1 if programs * batch >= _PROGRAMS else count
@@ -253,21 +254,21 @@ def scan_backward(
             None if one is None else one[own]
             for one in (u, delta, A, B, C, D, z, bias, grad_y, kept.states, tails)
         )  # fmt: skip
-        written = (
-            None if one is None else one[own]
-            for one in (y, grad_u, grad_delta, grad_z, grad_A, grad_B, grad_C, grad_D, grad_bias)
-        )
+        written = (None if one is None else one[own] for one in (y, grad_u, grad_delta, grad_z, grad_BC, sums))
         chunk_gradients[programs, batch, together](
             *read, scratch, *written,
             **_strides(u=u, delta=delta, B=B, C=C, z=z, grad_y=grad_y), grad_token=plan.channels,
             SKIP=D is not None, AGAIN=again, STRETCH=plan.stretch, UNROLL=unroll,
+            SWEEP=max(unroll, plan.unroll(_UNROLL_SWEEP)),
             **common | {"walks": common["walks"][own]},
             **_limits(plan, A.dtype),
         )  # fmt: skip
-    gradients = Inputs(
-        grad_u, grad_delta, grad_A.sum((1, 2)), grad_B.sum(1), grad_C.sum(1), summed(grad_D), grad_z, summed(grad_bias)
-    )
-    return gradients, y
+    grad_B, grad_C = grad_BC.sum(1).unbind(-1)
+    totals = sums.sum((1, 2))
+    grad_A = totals[:, : plan.states]
+    grad_D = None if D is None else totals[:, plan.states]
+    grad_bias = None if bias is None else totals[:, -1]
+    return Inputs(grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_z, grad_bias), y
 
 
 class _Scan(torch.autograd.Function):

@@ -125,6 +125,25 @@ def put_at_token(pointer, place, stride, columns, value, live, inside, WIDE: tl.
 
 
 @triton.jit
+def for_tiles(first, second, AXIS: tl.constexpr):
+    """Two vectors, each with a new axis, to meet tiles of states and channels.
+
+    A vector lies otherwise in the threads than a tile and reaches it through shared memory, with a wait. Two fp32
+    travel as the halves of one number, and wait once.
+    """
+    if first.dtype == tl.float32:
+        low = first.to(tl.uint32, bitcast=True).to(tl.uint64)
+        high = second.to(tl.uint32, bitcast=True).to(tl.uint64)
+        both = tl.expand_dims(low | (high << 32), AXIS)
+        one = both.to(tl.uint32).to(tl.float32, bitcast=True)
+        two = (both >> 32).to(tl.uint32).to(tl.float32, bitcast=True)
+    else:
+        one = tl.expand_dims(first, AXIS)
+        two = tl.expand_dims(second, AXIS)
+    return one, two
+
+
+@triton.jit
 def step_size(delta, bias, inside, SOFTPLUS: tl.constexpr, RAGGED: tl.constexpr):
     """The step size, and its derivative with respect to `delta`; 0 past the end, where nothing may change."""
     raw = delta.to(bias.dtype) + bias
