@@ -170,6 +170,7 @@ def test_torch_backend_equals_the_oracle_in_value_and_every_gradient(
     unroll=st.sampled_from([1, 2, 4]),
     sweep=st.sampled_from([1, 2, 4, 8]),
     rows=st.sampled_from([1, 2, 128]),
+    programs=st.sampled_from([1, 2048]),
 )
 @example(  # runs of slices that turn within a chunk, and a chunk that the sequence does not fill
     batch=2,
@@ -186,6 +187,7 @@ def test_torch_backend_equals_the_oracle_in_value_and_every_gradient(
     unroll=2,
     sweep=4,
     rows=1,
+    programs=1,
 )
 def test_triton_backend_equals_the_oracle_in_value_and_every_gradient(
     batch: int,
@@ -202,8 +204,9 @@ def test_triton_backend_equals_the_oracle_in_value_and_every_gradient(
     unroll: int,
     sweep: int,
     rows: int,
+    programs: int,
 ) -> None:
-    """Any shape, any optional input missing, any orders, any split into chunks, stretches, blocks and rows."""
+    """Any shape, any optional input missing, any orders, at once or in turn, any split into chunks, blocks and rows."""
     if not softplus:
         step_range = (0.0, min(5.0, abs(step_range[1])))
     channels = per_group * (groups or 1)
@@ -223,6 +226,7 @@ def test_triton_backend_equals_the_oracle_in_value_and_every_gradient(
         patch.object(triton_function, "_UNROLL_GRADIENTS", unroll),
         patch.object(triton_function, "_BLOCK", 4),
         patch.object(triton_function, "_CARRY_ROWS", rows),
+        patch.object(triton_function, "_PROGRAMS", programs),
     ):
         found = output_and_gradients(inputs, scan_unlike_orders, **options, backend="triton")
     assert_same(found, expected, tolerance=5e-9)  # PyTorch's softplus is the identity above 20

@@ -248,20 +248,16 @@ def scan_backward(
     # Where the sequences of one order keep the GPU busy, orders take turns and share the room for states.
     together = 1 if programs * batch >= _PROGRAMS else count
     scratch = A.new_empty(together * batch * programs * (plan.stretch // unroll) * plan.states * _BLOCK)
+    read = (u, delta, A, B, C, D, z, bias, grad_y, kept.states, tails)
+    written = (y, grad_u, grad_delta, grad_z, grad_BC, sums)
+    walks = common.pop("walks")
+    common |= _strides(u=u, delta=delta, B=B, C=C, z=z, grad_y=grad_y) | _limits(plan, A.dtype)
     for first in range(0, count, together):
-        own = slice(first, first + together)
-        read = (
-            None if one is None else one[own]
-            for one in (u, delta, A, B, C, D, z, bias, grad_y, kept.states, tails)
-        )  # fmt: skip
-        written = (None if one is None else one[own] for one in (y, grad_u, grad_delta, grad_z, grad_BC, sums))
         chunk_gradients[programs, batch, together](
-            *read, scratch, *written,
-            **_strides(u=u, delta=delta, B=B, C=C, z=z, grad_y=grad_y), grad_token=plan.channels,
+            *(_from(one, first) for one in read), scratch, *(_from(one, first) for one in written),
+            walks=_from(walks, first), grad_token=plan.channels,
             SKIP=D is not None, AGAIN=again, STRETCH=plan.stretch, UNROLL=unroll,
-            SWEEP=max(unroll, plan.unroll(_UNROLL_SWEEP)),
-            **common | {"walks": common["walks"][own]},
-            **_limits(plan, A.dtype),
+            SWEEP=max(unroll, plan.unroll(_UNROLL_SWEEP)), **common,
         )  # fmt: skip
     grad_B, grad_C = grad_BC.sum(1).unbind(-1)
     totals = sums.sum((1, 2))
@@ -318,9 +314,14 @@ def _for_each_order(tensor: Tensor, count: int) -> Tensor:
     return tensor if count == 1 else tensor.expand(count, *tensor.shape[1:])
 
 
+def _from(tensor: Tensor | None, order: int) -> Tensor | None:
+    """What there is for the orders from this one on; no view where that is all, as each costs time on the host."""
+    return tensor if tensor is None or order == 0 else tensor[order:]
+
+
 def _strides(**tensors: Tensor | None) -> dict[str, int]:
     found: dict[str, int] = {}
     for name, tensor in tensors.items():
-        strides = (0, 0, 0) if tensor is None else tensor.stride()[:3]
-        found |= dict(zip((f"{name}_order", f"{name}_batch", f"{name}_token"), strides, strict=True))
+        strides = (0, 0, 0) if tensor is None else tensor.stride()
+        found[f"{name}_order"], found[f"{name}_batch"], found[f"{name}_token"] = strides[:3]
     return found
