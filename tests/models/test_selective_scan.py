@@ -323,12 +323,13 @@ class TestBackendContract:
 
     def test_group_serves_consecutive_channels(self, backend: str) -> None:
         inputs = make_inputs(2, 6, 9, 3, groups=2, dtype=widest(backend))
-        whole = selective_scan(**inputs, backend=backend)
+        whole = selective_scan(**inputs, delta_softplus=True, backend=backend)
         for group, part in enumerate((slice(0, 3), slice(3, 6))):
             single = {name: inputs[name][:, part] for name in ("u", "delta", "z")}
             single |= {name: inputs[name][part] for name in ("A", "D", "delta_bias")}
             single |= {name: inputs[name][:, group] for name in ("B", "C")}
-            torch.testing.assert_close(whole[:, part], selective_scan(**single, backend=backend))
+            alone = selective_scan(**single, delta_softplus=True, backend=backend)
+            torch.testing.assert_close(whole[:, part], alone)
 
     def test_reverse_is_the_scan_of_the_flipped_sequence(self, backend: str) -> None:
         inputs = make_inputs(2, 3, 10, 2, dtype=widest(backend))
@@ -337,8 +338,8 @@ class TestBackendContract:
             for name, tensor in inputs.items()
         }
         torch.testing.assert_close(
-            selective_scan(**inputs, reverse=True, backend=backend),
-            selective_scan(**flipped, backend=backend).flip(-1),
+            selective_scan(**inputs, delta_softplus=True, reverse=True, backend=backend),
+            selective_scan(**flipped, delta_softplus=True, backend=backend).flip(-1),
         )
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
