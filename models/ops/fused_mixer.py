@@ -112,17 +112,25 @@ def _mix_backward(
     inputs = before.inputs
     grad_mixed = grad_mixed.to(dtype).contiguous()
     grad_y = (grad_mixed @ out_proj.to(dtype)).unsqueeze(0).expand(inputs.u.shape)
-    gradients, y = scan_backward(before.plan, inputs, Kept(spans, states), grad_y, again=True)
-    assert y is not None
-    assert gradients.z is not None
     count, inner = D.shape
     rank, number = step_weight.shape[-1], A_log.shape[-1]
+    batch, length, _ = tokens.shape
+    grad_projected = tokens.new_zeros(count, batch * length, before.projection.shape[1])
+    by_token = grad_projected.view(count, batch, length, 1, -1)
+    gradients, y = scan_backward(
+        before.plan,
+        inputs,
+        Kept(spans, states),
+        grad_y,
+        by_token[..., :number],
+        by_token[..., number : 2 * number],
+        again=True,
+    )
+    assert y is not None
+    assert gradients.z is not None
 
     grad_step = gradients.delta.view(count, -1, inner)
     step = before.step
-    grad_projected = grad_step.new_zeros(count, grad_step.shape[1], before.projection.shape[1])
-    grad_projected[..., :number] = gradients.B.view(count, -1, before.plan.states)[..., :number]
-    grad_projected[..., number : 2 * number] = gradients.C.view(count, -1, before.plan.states)[..., :number]
     grad_projected[..., 2 * number : 2 * number + rank] = torch.bmm(grad_step, step_weight.to(dtype))
     grad_u = gradients.u.view(count, -1, inner)
     grad_u.baddbmm_(grad_projected, before.projection)

@@ -113,9 +113,9 @@ def chunk_gradients(
 
     Stretch by stretch from the end: a sweep forwards from the saved state leaves a state every `UNROLL` steps in
     `scratch`, and a sweep backwards recomputes those between in registers. With `AGAIN` the outputs are written again,
-    for a caller that did not keep them. Sums over channels and over chunks are left to the caller, so that their order
-    is always the same: those of B and C, side by side in `grad_BC` (O, blocks, B, L, G, N, 2), from block to block, and
-    those of A, D and the bias, one below the other in `sums` (O, B, chunks, N + SKIP + BIAS, D), from chunk to chunk.
+    for a caller that did not keep them. Sums over channels and over chunks are left undone, so that their order is
+    always the same: those of B and C, side by side in `grad_BC` (O, blocks, B, L, G, N, 2), for `add_blocks`, and those
+    of A, D and the bias, one below the other in `sums` (O, B, chunks, N + SKIP + BIAS, D), from chunk to chunk.
     """
     chunk, group, d, live = block_of(tl.program_id(0), channels, groups, BLOCK)
     batch = tl.program_id(1).to(tl.int64)
@@ -282,3 +282,33 @@ def chunk_gradients(
         tl.store(sums + N * row + d, sum_D, mask=live)
     if BIAS:
         tl.store(sums + (N + SKIP) * row + d, sum_bias, mask=live)
+
+
+@triton.jit(do_not_specialize=("rows", "blocks"))
+def add_blocks(
+    grad_BC, grad_B, grad_C, rows, blocks, groups,
+    B_order, B_batch, B_token, B_group, C_order, C_batch, C_token, C_group,
+    N: tl.constexpr, KEPT: tl.constexpr, ROWS: tl.constexpr, STATE: tl.constexpr,
+):  # fmt: skip
+    """The gradients of B and C from those of the blocks of channels, in the type and the layout of where they go.
+
+    A row is a group of a token; the first `KEPT` of its `N` states go anywhere.
+    """
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    batch = tl.program_id(1).to(tl.int64)
+    order = tl.program_id(2).to(tl.int64)
+    n = tl.arange(0, N)
+    there = (row < rows)[:, None]
+    block_size = tl.num_programs(1) * rows.to(tl.int64) * (N * 2)
+    place = order * blocks * block_size + ((batch * rows + row) * (N * 2))[:, None] + tl.arange(0, N * 2)[None, :]
+    total = tl.zeros([ROWS, N * 2], STATE)
+    for _ in range(blocks):
+        total += tl.load(grad_BC + place, mask=there, other=0.0)
+        place += block_size
+    of_B, of_C = tl.split(tl.reshape(total, [ROWS, N, 2]))
+    token, group = row // groups, row % groups
+    there &= (n < KEPT)[None, :]
+    at_B = grad_B + order * B_order + batch * B_batch + (token * B_token + group * B_group)[:, None] + n[None, :]
+    at_C = grad_C + order * C_order + batch * C_batch + (token * C_token + group * C_group)[:, None] + n[None, :]
+    tl.store(at_B, of_B.to(grad_B.dtype.element_ty), mask=there)
+    tl.store(at_C, of_C.to(grad_C.dtype.element_ty), mask=there)

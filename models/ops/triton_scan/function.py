@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from models.ops.launch import cdiv, next_power_of_2
 from models.ops.order import Order, walks_of
 from models.ops.precision import at_least_fp32
-from models.ops.triton_scan.backward import chunk_gradients, chunk_heads
+from models.ops.triton_scan.backward import add_blocks, chunk_gradients, chunk_heads
 from models.ops.triton_scan.forward import carry, chunk_ends, chunk_outputs
 
 # Channels of a program, one to a thread of its only warp.
@@ -28,6 +28,8 @@ _CHUNKS = (16, 256)
 _STRETCH = 64
 # Tile of the scan over chunks, and its warps.
 _CARRY_ROWS, _CARRY_COLUMNS, _CARRY_WARPS = 1024, 8, 8
+# Pairs of gradients of B and C that a program adds up.
+_ADDED_PAIRS = 1024
 _UNROLL, _UNROLL_ENDS, _UNROLL_SWEEP, _UNROLL_GRADIENTS = 4, 8, 8, 2
 # Registers of a thread in the kernel of all gradients, at most, and the states that they suffice for: of its own accord
 # ptxas takes all 255, and each scheduler of a multiprocessor then has room for two warps and not for three.
@@ -156,10 +158,10 @@ def scan_orders(
 ) -> Tensor:
     """See `models.ops.scan.scan_orders`; up to `MOST_STATES` states."""
     plan = Plan.of(orders, u.shape, B.shape[3], A.shape[2], delta_softplus)
-    return _Scan.apply(plan, *prepare(plan, u, delta, A, B, C, D, z, delta_bias))
+    return _Scan.apply(plan, *_prepare(plan, u, delta, A, B, C, D, z, delta_bias))
 
 
-def prepare(
+def _prepare(
     plan: Plan,
     u: Tensor,
     delta: Tensor,
@@ -170,14 +172,12 @@ def prepare(
     z: Tensor | None,
     delta_bias: Tensor | None,
 ) -> Inputs:
-    """The arguments of `scan_orders` as the kernels want them; differentiable."""
+    """The arguments of `scan_orders` as the kernels want them, B and C but for type and layout; differentiable."""
     dtype = at_least_fp32(u.dtype)
     missing = plan.states - A.shape[2]
 
     def filled(tensor: Tensor) -> Tensor:
-        # In one copy from another type and layout; `pad` copies even where there is nothing to add.
-        tensor = tensor.to(dtype, memory_format=torch.contiguous_format)
-        return F.pad(tensor, (0, missing)) if missing else tensor
+        return F.pad(tensor, (0, missing)) if missing else tensor  # `pad` copies even where there is nothing to add
 
     def whole(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.to(dtype).contiguous()
@@ -185,9 +185,9 @@ def prepare(
     return Inputs(
         _side_by_side(u),
         _side_by_side(delta.to(u.dtype)),
-        filled(A).mT.contiguous(),
-        filled(B).contiguous(),
-        filled(C).contiguous(),
+        filled(A.to(dtype)).mT.contiguous(),
+        filled(B),
+        filled(C),
         whole(D),
         None if z is None else _for_each_order(_side_by_side(z.to(u.dtype)), len(u)),
         whole(delta_bias),
@@ -217,7 +217,7 @@ def scan_forward(plan: Plan, inputs: Inputs, *, keep: bool) -> tuple[Tensor, Kep
 
 
 def scan_backward(
-    plan: Plan, inputs: Inputs, kept: Kept, grad_y: Tensor, *, again: bool = False
+    plan: Plan, inputs: Inputs, kept: Kept, grad_y: Tensor, grad_B: Tensor, grad_C: Tensor, *, again: bool = False
 ) -> tuple[Inputs, Tensor | None]:
     """The gradients with respect to all inputs, that of z (O, B, L, D) too; with `again` y once more.
 
@@ -226,6 +226,9 @@ def scan_backward(
         inputs: likewise.
         kept: by the forward pass.
         grad_y: (O, B, L, D), channels side by side; what is the same for all orders may be expanded.
+        grad_B: (O, B, L, G, N) where the gradient of B goes, of any type, states side by side; N may end before the
+            states that were filled up.
+        grad_C: likewise.
         again: whether y is computed again.
     """
     u, delta, A, B, C, D, z, bias = inputs
@@ -259,7 +262,7 @@ def scan_backward(
             SKIP=D is not None, AGAIN=again, STRETCH=plan.stretch, UNROLL=unroll,
             SWEEP=max(unroll, plan.unroll(_UNROLL_SWEEP)), **common,
         )  # fmt: skip
-    grad_B, grad_C = grad_BC.sum(1).unbind(-1)
+    _add_blocks(plan, grad_BC, grad_B, grad_C)
     totals = sums.sum((1, 2))
     grad_A = totals[:, : plan.states]
     grad_D = None if D is None else totals[:, plan.states]
@@ -270,16 +273,24 @@ def scan_backward(
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: Plan, *inputs: Any) -> Tensor:
-        y, kept = scan_forward(plan, Inputs(*inputs), keep=any(ctx.needs_input_grad))
+        given = Inputs(*inputs)
+        state = given.A.dtype
+        # Not left to autograd, which would round the gradients in a pass of its own; in one copy from type and layout.
+        B, C = (one.to(state, memory_format=torch.contiguous_format).contiguous() for one in (given.B, given.C))
+        taken = given._replace(B=B, C=C)
+        y, kept = scan_forward(plan, taken, keep=any(ctx.needs_input_grad))
         ctx.plan = plan
-        ctx.save_for_backward(*inputs, *(kept or ()))
+        ctx.types = given.B.dtype, given.C.dtype
+        ctx.save_for_backward(*taken, *(kept or ()))
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-        *inputs, spans, states = ctx.saved_tensors
-        gradients, _ = scan_backward(ctx.plan, Inputs(*inputs), Kept(spans, states), _side_by_side(grad_y))
+        *saved, spans, states = ctx.saved_tensors
+        inputs = Inputs(*saved)
+        grad_B, grad_C = (inputs.B.new_empty(inputs.B.shape, dtype=dtype) for dtype in ctx.types)
+        gradients, _ = scan_backward(ctx.plan, inputs, Kept(spans, states), _side_by_side(grad_y), grad_B, grad_C)
         return None, *gradients
 
 
@@ -290,6 +301,20 @@ def _carry(plan: Plan, ends: Tensor, spans: Tensor, A: Tensor, begins: Tensor, *
         channels=plan.channels, chunks=plan.chunks, row=plan.channels,
         N=plan.states, ROWS=min(_CARRY_ROWS, next_power_of_2(plan.chunks)), COLUMNS=_CARRY_COLUMNS,
         STATE=_state(A), REVERSE=reverse, num_warps=_CARRY_WARPS,
+    )  # fmt: skip
+
+
+def _add_blocks(plan: Plan, grad_BC: Tensor, grad_B: Tensor, grad_C: Tensor) -> None:
+    rows = plan.length * plan.groups
+    tile = max(1, _ADDED_PAIRS // plan.states)
+    strides = {
+        f"{name}_{axis}": stride
+        for name, tensor in (("B", grad_B), ("C", grad_C))
+        for axis, stride in zip(("order", "batch", "token", "group"), tensor.stride()[:4], strict=True)
+    }
+    add_blocks[cdiv(rows, tile), plan.batch, len(plan.orders)](
+        grad_BC, grad_B, grad_C, rows=rows, blocks=plan.blocks, groups=plan.groups, **strides,
+        N=plan.states, KEPT=grad_B.shape[-1], ROWS=tile, STATE=_state(grad_BC),
     )  # fmt: skip
 
 
