@@ -71,6 +71,7 @@ def test_orders_that_keep_a_gpu_busy_take_turns(monkeypatch: pytest.MonkeyPatch)
     orders = (FORWARD, BACKWARD, Order("slices", 5))
     expected = results(mixer.plain, tokens, weights, orders, backend="reference")
     monkeypatch.setattr(function, "_PROGRAMS", 1)
+    monkeypatch.setattr(function, "_CHUNKS", (8, 8))
     monkeypatch.setattr(function, "_BLOCK", 4)  # two blocks of channels, whose sums lie beside each other
     grids = []
     usual = function.chunk_gradients

@@ -232,6 +232,25 @@ def test_triton_backend_equals_the_oracle_in_value_and_every_gradient(
     assert_same(found, expected, tolerance=5e-9)  # PyTorch's softplus is the identity above 20
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_of_blocks_are_added_up_and_written_nowhere_else(dtype: torch.dtype) -> None:
+    """Where gradients of B and C go as columns of something wider, without the states that filled up a power of two."""
+    orders, batch, length, groups, states, blocks = 2, 2, 5, 2, 3, 3
+    shape = (orders, batch, length, groups * blocks * triton_function._BLOCK)
+    plan = triton_function.Plan.of([Order("forward"), Order("backward")], shape, groups, states, softplus=True)
+    assert (plan.states, plan.blocks) == (4, blocks)
+    parts = torch.randn(orders, blocks, batch, length, groups, plan.states, 2, device=DEVICE)
+    wide = torch.full((orders, batch + 1, length, groups, 1 + 2 * states + 1), 9.0, dtype=dtype, device=DEVICE)
+    before, at_B, at_C, after = wide[:, :batch].split([1, states, states, 1], dim=-1)
+    with patch.object(triton_function, "_ADDED_PAIRS", 16):  # four rows a program, which ten rows do not fill
+        triton_function._add_blocks(plan, parts, at_B, at_C)
+    expected = parts.sum(1)[..., :states, :]
+    tolerance = torch.finfo(dtype).eps
+    torch.testing.assert_close(at_B.float(), expected[..., 0], rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(at_C.float(), expected[..., 1], rtol=tolerance, atol=tolerance)
+    assert all((untouched == 9).all() for untouched in (before, after, wide[:, batch:]))
+
+
 def test_past_the_end_of_a_sequence_nothing_grows() -> None:
     """Where step sizes are the small difference of large numbers, the bias alone would let a state overflow."""
     inputs = make_inputs(1, 2, 5, 2, dtype=torch.float32)
