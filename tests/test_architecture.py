@@ -33,7 +33,7 @@ def test_imports_go_one_way() -> None:
         ("import models", {"torch", "monai"}),
         ("import data", {"torch", "nibabel", "scipy"}),
         ("import bench.report.table, bench.store, bench.metrics", {"torch", "monai", "nibabel", "ray"}),
-        ("import bench.engine.run", {"ray"}),
+        ("import bench.engine.run", {"ray", "monai"}),
         ("import bench.schedule.inline", {"torch", "monai", "models.segmamba"}),
     ],
 )

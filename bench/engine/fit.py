@@ -21,7 +21,6 @@ from bench.engine.undisturbed import undisturbed
 from bench.errors import BenchError
 from bench.fields import TrainFields
 from data.sampling import Batch
-from models.fusion import unfuse
 
 # How torch begins to say so under `torch.use_deterministic_algorithms`.
 _UNREPEATABLE = "does not have a deterministic implementation"
@@ -108,6 +107,8 @@ def _bearable(
             if name == "channels_last":
                 model.to(memory_format=torch.contiguous_format)
             if name == "fused":
+                from models.fusion import unfuse
+
                 unfuse(model)
     trial = Step(model, fields, replace(chosen, compile=False, graph=False), device)
     with warnings.catch_warnings(record=True) as caught:

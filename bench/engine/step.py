@@ -20,7 +20,6 @@ from bench.engine.undisturbed import undisturbed
 from bench.errors import BenchError
 from bench.fields import TrainFields
 from data.sampling import Batch
-from models.fusion import fuse
 
 
 class Step:
@@ -62,6 +61,10 @@ class Step:
         if execution.channels_last:
             model.to(memory_format=torch.channels_last_3d)
         if execution.fused:
+            from models.fusion import (
+                fuse,
+            )  # which loads MONAI, whose blocks it knows: seconds that others need not wait
+
             fuse(model)
         self._together: DistributedDataParallel | None = None
         if group.size > 1:

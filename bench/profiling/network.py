@@ -26,7 +26,6 @@ from bench.profiling.operators import top_operators
 from bench.profiling.setting import PASS_TIME, Setting
 from bench.protocol import load_protocol
 from data.sampling import Batch
-from models.fusion import fuse
 
 # The training step is that of the paper's protocol: cross entropy and SGD.
 PROTOCOL = "paper"
@@ -98,6 +97,8 @@ def infer_work(network: nn.Module, setting: Setting, device: torch.device) -> Pa
     if setting.channels_last:
         network.to(memory_format=torch.channels_last_3d)
     if setting.fused:
+        from models.fusion import fuse
+
         fuse(network)
     forward: Any = torch.compile(network) if setting.compile else network
 

@@ -14,7 +14,6 @@ from bench.profiling.instruments import Instruments
 from bench.profiling.network import PROTOCOL, Pass, build, measure, owned_bytes
 from bench.profiling.setting import Setting
 from bench.protocol import load_protocol
-from models.fusion import fuse
 
 
 def measure_volume(setting: Setting, tools: Instruments) -> dict[str, Any]:
@@ -32,6 +31,8 @@ def measure_volume(setting: Setting, tools: Instruments) -> dict[str, Any]:
     if setting.channels_last:
         network.to(memory_format=torch.channels_last_3d)
     if setting.fused:
+        from models.fusion import fuse
+
         fuse(network)
     forward = cast(nn.Module, torch.compile(network)) if setting.compile else network
     if setting.graph:
