@@ -23,6 +23,7 @@ import pytest
 import typer
 
 from bench.cli.app import app, main
+from bench.metrics.conventions import CONVENTIONS
 from bench.profiling.setting import Machine, Setting
 from bench.protocol import load_protocol
 from bench.search.trials import Ledger, Trial
@@ -276,6 +277,16 @@ def test_documents_name_every_option() -> None:
     told = "\n".join(document.read_text() for document in DOCUMENTS)
     long = {option for option in OPTIONS if option.startswith("--")}
     assert not {option for option in long if not re.search(rf"{option}\b(?!-)", told)} - {"--version"}
+
+
+def test_conventions_are_told_as_they_score() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| ([^|]+) \|$", (ROOT / "docs/metrics.md").read_text(), re.M)
+    told = {name: [re.match(r"([\d.]+), ([\d.]+) mm", cell) for cell in (both, one)] for name, both, one in rows}
+    assert told.keys() == CONVENTIONS.keys()
+    for name, known in CONVENTIONS.items():
+        for cell, scored in zip(told[name], (known.both_empty, known.one_empty), strict=True):
+            assert cell, f"{name}: no Dice and HD95"
+            assert [float(number) for number in cell.groups()] == pytest.approx(scored, abs=0.005)
 
 
 def test_readme_shows_every_verb() -> None:
