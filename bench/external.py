@@ -65,7 +65,7 @@ def match_files(predictions: Path, references: Path) -> Matches:
         BenchError: a folder holds no label map, or two of one case, or a prediction has no reference.
         DataError: there is no such folder.
     """
-    found, known = _label_maps(predictions), _label_maps(references)
+    found, known = label_maps(predictions), label_maps(references)
     for folder, maps in ((predictions, found), (references, known)):
         if not maps:
             raise BenchError(f"no label map in {folder}; expected {_NAMES}")
@@ -227,7 +227,13 @@ def _leave_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _label_maps(folder: Path) -> dict[str, Path]:
+def label_maps(folder: Path) -> dict[str, Path]:
+    """Files of the label maps of a folder by case id, named as `match_files` says; none where there are none.
+
+    Raises:
+        BenchError: there are two of one case.
+        DataError: there is no such folder.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; expected a folder of label maps in NIfTI format")
     maps: dict[str, Path] = {}

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from data.errors import DataError
 from data.parallel import in_turn
-from data.phantom_anatomy import draw_anatomy
-from data.phantom_kind import PLAIN, kind_named
+from data.phantom_anatomy import Anatomy, draw_anatomy
+from data.phantom_kind import PLAIN, PhantomKind, kind_named
 from data.phantom_signal import CONTRASTS, acquire
-from data.phantom_signs import draw_signs
-from data.phantom_tumour import draw_plan, grow, mass_effect
+from data.phantom_signs import Signs, draw_signs
+from data.phantom_tumour import Tumour, draw_plan, grow, mass_effect
 
 PHANTOM_VERSION = 1
 """Raised whenever the generated voxels change."""
@@ -37,6 +37,8 @@ _MANIFEST = "phantom.json"
 _LABEL = "seg"
 _PARTIAL = ".partial-"
 _SMALLEST, _STEP = 32, 8
+# Streams of random numbers, so that what changes in one part leaves the others as they were.
+_TUMOUR, _ANATOMY, _SIGNAL, _SIGNS = range(4)
 
 
 @dataclass(frozen=True)
@@ -72,15 +74,44 @@ def generate_case(index: int, *, size: int, seed: int, kind: str = PLAIN.name) -
     _check_size(size)
     _check_not_negative(index=index, seed=seed)
     drawn = kind_named(kind)
-    rngs = (np.random.default_rng([seed, index, part]) for part in range(4))
-    tumour_rng, anatomy_rng, signal_rng, signs_rng = rngs
-    plan, signs = draw_signs(signs_rng, drawn, draw_plan(tumour_rng, drawn))
-    anatomy = draw_anatomy(anatomy_rng, size, mass_effect(plan, size))
-    tumour = grow(tumour_rng, plan, anatomy)
-    images = acquire(signal_rng, anatomy, tumour, signs, drawn.noise)
+    anatomy, tumour, signs = _draw(index, size, seed, drawn)
+    images = acquire(_generator(index, seed, _SIGNAL), anatomy, tumour, signs, drawn.noise)
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])
     affine[1, 3] = size - 1
     return PhantomCase(_case_id(index), images, tumour.label, affine)
+
+
+def marked_rims(root: Path, case: str) -> tuple[NDArray[np.bool_], bool]:
+    """Where a phantom's case has rims whose kind its marker alone tells, and what the marker says.
+
+    Args:
+        root: folder of the phantom, with its ``phantom.json``.
+        case: id of one of its cases.
+
+    Returns:
+        Mask (D, H, W), empty where there are no such rims; and whether they are enhancing tumour.
+
+    Raises:
+        DataError: `root` holds no phantom, or it has no such case.
+    """
+    if not (root / _MANIFEST).is_file():
+        raise DataError(f"{root} holds no {_MANIFEST}; expected a phantom, as `bench data phantom` writes them.")
+    made = _read_manifest(root / _MANIFEST)
+    if case not in made.ids():
+        raise DataError(f"{root}: found no case {case}; there are {made}, from {_case_id(0)} on.")
+    _, tumour, signs = _draw(made.ids().index(case), made.size, made.seed, kind_named(made.kind))
+    return np.ascontiguousarray(tumour.undecided.T), signs.blood
+
+
+def _draw(index: int, size: int, seed: int, kind: PhantomKind) -> tuple[Anatomy, Tumour, Signs]:
+    tumour_rng = _generator(index, seed, _TUMOUR)
+    plan, signs = draw_signs(_generator(index, seed, _SIGNS), kind, draw_plan(tumour_rng, kind))
+    anatomy = draw_anatomy(_generator(index, seed, _ANATOMY), size, mass_effect(plan, size))
+    return anatomy, grow(tumour_rng, plan, anatomy), signs
+
+
+def _generator(index: int, seed: int, part: int) -> np.random.Generator:
+    return np.random.default_rng([seed, index, part])
 
 
 def write_dataset(

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli.opening import open_dataset
-from bench.cli.options import Changes, DataDir
+from bench.cli.options import Changes, DataDir, Results
+from bench.store import DEFAULT_RESULTS
 
 if TYPE_CHECKING:
     from data.card import DatasetCard
+    from data.dataset import Dataset
     from data.prepare import Preparation, StoredCase
     from data.split import Split
 
@@ -43,6 +45,57 @@ def phantom(
         write_dataset(output, cases=cases, size=size, seed=seed, kind=kind, on_case=bar.advance, workers=workers)
     name = next(name for name, made_of in POPULATIONS.items() if made_of.kind.name == kind)
     typer.echo(f"{cases} cases in {output}; use them with --dataset {name} --data-dir {output}")
+
+
+@app.command()
+def marker(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[PREDICTIONS]…", help="Folders of label maps; else the runs that kept theirs."),
+    ] = None,
+    dataset: Annotated[str, typer.Option("--dataset", metavar="NAME", help="The phantoms.")] = "phantom_stress",
+    data_dir: DataDir = None,
+    results: Results = DEFAULT_RESULTS,
+) -> None:
+    """Of the rims that a phantom's marker decides, how many are called what it says: does a network see that far?"""
+    from tabulate import tabulate
+
+    from bench.errors import BenchError
+    from bench.external import label_maps
+    from bench.marker import judge
+    from bench.progress import ConsoleWatcher
+
+    watcher = ConsoleWatcher()
+    opened = open_dataset(dataset, data_dir, watcher)
+    named = {str(folder): folder for folder in folders} if folders else _runs_on(opened, results)
+    if not named:
+        raise BenchError(
+            f"{results}: found no run on these files of {dataset} that kept its predictions; name folders of label maps"
+        )
+    rows = []
+    for name, folder in named.items():
+        sight = judge(label_maps(folder), opened.root, watcher)
+        told = [f"{value:.3f}" if value is not None else "" for value in (sight.auc, sight.p)]
+        rows.append([name, sight.cases, sight.enhancing, sight.right, *told])
+    headers = ["", "cases", "enhancing", "right", "AUC", "p (AUC = 0.5)"]
+    typer.echo(tabulate(rows, headers, disable_numparse=True, colalign=("left", *["right"] * 5)))
+    typer.echo(
+        "\nCases with rims of which nothing near them tells what they are. Who sees no marker has an AUC of 0.5."
+    )
+
+
+def _runs_on(dataset: Dataset, results: Path) -> dict[str, Path]:
+    """Folders of predictions of the complete runs on exactly these files."""
+    from bench.store import Store
+    from data.fingerprint import fingerprint
+
+    files, found = fingerprint(dataset.cases()), {}
+    for record in Store(results).records():
+        folder = record.folder / "predictions"
+        if record.kind == "run" and record.content["job"]["data_fingerprint"] == files and folder.is_dir():
+            job = record.content["job"]
+            found[f"{job['model']}, seed {job['seed']} ({record.key[:8]})"] = folder
+    return found
 
 
 @app.command()

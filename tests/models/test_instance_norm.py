@@ -19,7 +19,7 @@ if find_spec("triton"):
     import triton
     import triton.language as tl
 
-    from models.ops.triton_norm import share_of
+    from models.ops.triton_norm.tiles import share_of
 
     @triton.jit
     def store_channels(found, channels, CHANNELS: tl.constexpr):
@@ -36,7 +36,7 @@ RESIDUALS = ("none", "plain", "normalised")
 
 @pytest.fixture
 def triton_norm() -> ModuleType:
-    return pytest.importorskip("models.ops.triton_norm")
+    return pytest.importorskip("models.ops.triton_norm.function")
 
 
 def in_channels_last(tensor: Tensor) -> Tensor:

@@ -1,0 +1,49 @@
+"""``bench data marker``"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from data.phantom import write_dataset
+
+
+@pytest.fixture(scope="module")
+def stress(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("marker") / "stress"
+    write_dataset(root, cases=10, size=32, seed=3, kind="stress")
+    return root
+
+
+def test_runs_on_these_files_are_judged_and_no_others(bench: Callable, stress: Path, tmp_path: Path) -> None:
+    answer = bench("data", "marker", "--data-dir", stress)
+    assert answer.status == 2
+    assert "found no run on these files of phantom_stress that kept its predictions" in answer.err
+    small = (
+        "--set",
+        "train.steps=1",
+        "--set",
+        "model_options.segresnet.init_filters=8",
+        "--set",
+        "split.test=0.6",
+        "--set",
+        "split.train=0.3",
+    )
+    ran = bench("run", "--model", "segresnet", "--dataset", "phantom_stress", "--data-dir", stress, "--seed", 4, *small)
+    assert ran.status == 0, ran.err
+    told = bench("data", "marker", "--data-dir", stress).out
+    assert re.search(r"^segresnet, seed 4 \(\w{8}\) +[1-5] +\d", told, re.MULTILINE), told
+    other = tmp_path / "other"
+    write_dataset(other, cases=4, size=32, seed=4, kind="stress")
+    assert "found no run" in bench("data", "marker", "--data-dir", other).err
+
+
+def test_folders_are_judged(bench: Callable, stress: Path, tmp_path: Path) -> None:
+    told = bench("data", "marker", stress, stress, "--data-dir", stress).out
+    cases, enhancing, right, area = re.search(rf"^{stress} +(\d+) +(\d+) +(\d+) +([\d.]+)", told, re.MULTILINE).groups()
+    assert 0 < int(enhancing) < int(cases) == int(right)
+    assert float(area) == 1
+    assert "expected a folder of label maps" in bench("data", "marker", tmp_path / "none", "--data-dir", stress).err
