@@ -195,7 +195,7 @@ def test_fused_layers_and_graphs_reach_the_passes(make_setting: Callable, monkey
 
     seen: list[str] = []
     monkeypatch.setattr(module, "Replayed", lambda function: seen.append("replayed") or function)
-    monkeypatch.setattr(module, "fuse", lambda _network: seen.append("fused"))
+    monkeypatch.setattr("models.fusion.fuse", lambda _network: seen.append("fused"))
     setting = replace(make_setting(mode="infer"), fused=True, graph=True)
     module.infer_work(nn.Conv3d(setting.in_channels, 2, 1), setting, torch.device("cpu"))
     assert seen == ["fused", "replayed"]
