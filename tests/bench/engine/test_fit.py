@@ -251,6 +251,13 @@ def test_deep_supervision_of_a_network_with_one_output_is_noted(make_fields: Cal
     assert "one output" in note
 
 
+@pytest.mark.parametrize(("precision", "words"), [("fp16", "few CPUs compute in fp16"), ("bf16", ""), ("fp32", "")])
+def test_what_a_cpu_is_slow_in_is_noted(make_fields: Callable, precision: str, words: str) -> None:
+    notes = fit(_deep(), _batch(), make_fields(f"precision={precision}"), CPU, ALONE).notes
+    assert bool(notes) == bool(words)
+    assert all(words in note for note in notes)
+
+
 def test_what_needs_a_gpu_is_off_without_one_and_noted(make_fields: Callable, make_network: Callable) -> None:
     model = make_network()
     execution = fit(model, _batch(), make_fields("fused=true", "graph=true"), CPU, ALONE)
