@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -56,28 +57,29 @@ def judge(predictions: Mapping[str, Path], phantoms: Path, watcher: Watcher) -> 
     shares, truths = [], []
     with watcher.bar("rims", len(predictions)) as bar:
         for case, path in predictions.items():
-            rims, enhancing = marked_rims(phantoms, case)
-            if rims.any():
+            shape, voxels, enhancing = _rims(phantoms, case)
+            if len(voxels):
                 label, _ = read_label(path)
-                if label.shape != rims.shape:
+                if label.shape != shape:
                     raise BenchError(
-                        f"{path}: found {label.shape} voxels (D, H, W); expected {rims.shape}, the grid of {phantoms}. "
+                        f"{path}: found {label.shape} voxels (D, H, W); expected {shape}, the grid of {phantoms}. "
                         "Name the phantoms that these are predictions for"
                     )
-                shares.append(enhancing_share(label, rims))
+                shares.append(enhancing_share(label.ravel()[voxels]))
                 truths.append(enhancing)
             bar.advance(case)
     return weigh(shares, truths)
 
 
-def enhancing_share(label: NDArray[np.uint8], rims: NDArray[np.bool_]) -> float:
-    """Share of the rims that is called enhancing tumour; what is called neither that nor core counts half.
+@cache
+def _rims(phantoms: Path, case: str) -> tuple[tuple[int, ...], NDArray[np.intp], bool]:
+    """Shape, and flat indices of the rims' voxels; a case is drawn once for all predictions."""
+    rims, enhancing = marked_rims(phantoms, case)
+    return rims.shape, np.flatnonzero(rims), enhancing
 
-    Args:
-        label: (D, H, W), labels of the phantom.
-        rims: (D, H, W), not empty.
-    """
-    called = label[rims]
+
+def enhancing_share(called: NDArray[np.uint8]) -> float:
+    """Share that is called enhancing tumour, of some voxels' labels; what is neither that nor core counts half."""
     missed = ~np.isin(called, (ENHANCING, NECROSIS))
     return float((called == ENHANCING).mean() + missed.mean() / 2)
 

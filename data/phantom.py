@@ -28,7 +28,7 @@ from data.phantom_anatomy import Anatomy, draw_anatomy
 from data.phantom_kind import PLAIN, PhantomKind, kind_named
 from data.phantom_signal import CONTRASTS, acquire
 from data.phantom_signs import Signs, draw_signs
-from data.phantom_tumour import Tumour, draw_plan, grow, mass_effect
+from data.phantom_tumour import Plan, Tumour, draw_plan, grow, mass_effect
 
 PHANTOM_VERSION = 1
 """Raised whenever the generated voxels change."""
@@ -99,15 +99,25 @@ def marked_rims(root: Path, case: str) -> tuple[NDArray[np.bool_], bool]:
     made = _read_manifest(root / _MANIFEST)
     if case not in made.ids():
         raise DataError(f"{root}: found no case {case}; there are {made}, from {_case_id(0)} on.")
-    _, tumour, signs = _draw(made.ids().index(case), made.size, made.seed, kind_named(made.kind))
+    index, kind = made.ids().index(case), kind_named(made.kind)
+    plan, signs, _ = _plan_and_signs(index, made.seed, kind)
+    if not any(focus.undecided for focus in plan.foci):
+        return np.zeros((made.size,) * 3, bool), signs.blood
+    _, tumour, _ = _draw(index, made.size, made.seed, kind)
     return np.ascontiguousarray(tumour.undecided.T), signs.blood
 
 
 def _draw(index: int, size: int, seed: int, kind: PhantomKind) -> tuple[Anatomy, Tumour, Signs]:
-    tumour_rng = _generator(index, seed, _TUMOUR)
-    plan, signs = draw_signs(_generator(index, seed, _SIGNS), kind, draw_plan(tumour_rng, kind))
+    plan, signs, tumour_rng = _plan_and_signs(index, seed, kind)
     anatomy = draw_anatomy(_generator(index, seed, _ANATOMY), size, mass_effect(plan, size))
     return anatomy, grow(tumour_rng, plan, anatomy), signs
+
+
+def _plan_and_signs(index: int, seed: int, kind: PhantomKind) -> tuple[Plan, Signs, np.random.Generator]:
+    """What a case is to show, and the generator from which its tumour goes on to be drawn."""
+    tumour_rng = _generator(index, seed, _TUMOUR)
+    plan, signs = draw_signs(_generator(index, seed, _SIGNS), kind, draw_plan(tumour_rng, kind))
+    return plan, signs, tumour_rng
 
 
 def _generator(index: int, seed: int, part: int) -> np.random.Generator:

@@ -92,8 +92,10 @@ def _runs_on(dataset: Dataset, results: Path) -> dict[str, Path]:
     files, found = fingerprint(dataset.cases()), {}
     for record in Store(results).records():
         folder = record.folder / "predictions"
-        if record.kind == "run" and record.content["job"]["data_fingerprint"] == files and folder.is_dir():
-            job = record.content["job"]
+        if record.kind != "run" or record.status != "complete" or not folder.is_dir():
+            continue
+        job = record.content["job"]
+        if job["data_fingerprint"] == files:
             found[f"{job['model']}, seed {job['seed']} ({record.key[:8]})"] = folder
     return found
 

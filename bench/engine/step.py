@@ -61,9 +61,8 @@ class Step:
         if execution.channels_last:
             model.to(memory_format=torch.channels_last_3d)
         if execution.fused:
-            from models.fusion import (
-                fuse,
-            )  # which loads MONAI, whose blocks it knows: seconds that others need not wait
+            # It loads MONAI, whose blocks it knows: seconds that others need not wait.
+            from models.fusion import fuse
 
             fuse(model)
         self._together: DistributedDataParallel | None = None

@@ -86,9 +86,8 @@ def test_a_preference_that_follows_the_marker_is_seen_whatever_the_majority_says
 
 
 def test_what_is_called_neither_counts_half() -> None:
-    label = np.array([[[ENHANCING, ENHANCING, NECROSIS, OEDEMA, 0, ENHANCING]]], np.uint8)
-    rims = np.array([[[True, True, True, True, True, False]]])
-    assert enhancing_share(label, rims) == pytest.approx((2 + 1) / 5)
+    called = np.array([ENHANCING, ENHANCING, NECROSIS, OEDEMA, 0], np.uint8)
+    assert enhancing_share(called) == pytest.approx((2 + 1) / 5)
 
 
 def test_the_area_under_the_curve_is_the_share_of_pairs_in_order() -> None:
