@@ -116,7 +116,7 @@ def _bearable(
         trial.accumulate(one)
     notes += _unrepeatable(str(warning.message) for warning in caught)
     if fields.precision == "fp16" and device.type == "cpu":
-        notes.append("few CPUs compute in fp16, others take tens of times longer; --set train.precision=fp32 does not")
+        notes.append("few CPUs compute in fp16, and others take many times longer than with train.precision=fp32")
     if fields.deep_supervision and trial.outputs == 1:
         notes.append("train.deep_supervision changes nothing: the network has one output")
     unused = sum(p.requires_grad and p.grad is None for p in model.parameters())
