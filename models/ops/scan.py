@@ -31,10 +31,13 @@ class Backend:
     Attributes:
         load: imports it; called once it is known to be possible.
         obstacle: why it cannot scan a tensor with so many states, and what would help; None if it can.
+        load_sequence: the same for one order, tensors as `selective_scan` takes them, B and C with groups; where a
+            backend has none, `selective_scan` goes by `load`.
     """
 
     load: Callable[[], Scan]
     obstacle: Callable[[Tensor, int], str | None]
+    load_sequence: Callable[[], Scan] | None = None
 
 
 def _reference() -> Scan:
@@ -53,6 +56,12 @@ def _triton() -> Scan:
     from models.ops.triton_scan import scan_orders
 
     return scan_orders
+
+
+def _triton_sequence() -> Scan:
+    from models.ops.triton_scan import scan_sequence
+
+    return scan_sequence
 
 
 def _mamba_ssm() -> Scan:
@@ -92,7 +101,7 @@ def _mamba_ssm_obstacle(u: Tensor, _states: int) -> str | None:
 _BACKENDS: dict[str, Backend] = {
     "reference": Backend(_reference, _no_obstacle),
     "torch": Backend(_torch, _no_obstacle),
-    "triton": Backend(_triton, _triton_obstacle),
+    "triton": Backend(_triton, _triton_obstacle, _triton_sequence),
     "mamba_ssm": Backend(_mamba_ssm, _mamba_ssm_obstacle),
 }
 _chosen: str | None = None
@@ -181,6 +190,12 @@ def selective_scan(
     _check_shapes(u, delta, A, B, C, D, z, delta_bias)
     if B.dim() == 3:
         B, C = B.unsqueeze(1), C.unsqueeze(1)
+    order = BACKWARD if reverse else FORWARD
+    if not has_torch_function((u,)):
+        load = _BACKENDS[resolve_backend(backend, u, A.shape[-1])].load_sequence
+        if load is not None:
+            with no_autocast(u.device.type):
+                return load()(u, delta, A, B, C, D, z, delta_bias, delta_softplus, order)
     y = scan_orders(
         u.mT.unsqueeze(0),
         delta.mT.unsqueeze(0),
@@ -191,7 +206,7 @@ def selective_scan(
         None if z is None else z.mT,
         None if delta_bias is None else delta_bias.unsqueeze(0),
         delta_softplus,
-        (BACKWARD if reverse else FORWARD,),
+        (order,),
         backend=backend,
     )
     return y.squeeze(0).mT

@@ -1,4 +1,4 @@
-"""The kernels of the scan put together, and made known to autograd."""
+"""The kernels of the scan put together."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from models.ops.launch import cdiv, next_power_of_2
+from models.ops.launch import Launches, cdiv, launches, next_power_of_2
 from models.ops.order import Order, walks_of
-from models.ops.precision import at_least_fp32
 from models.ops.triton_scan.backward import add_blocks, chunk_gradients, chunk_heads
 from models.ops.triton_scan.forward import carry, chunk_ends, chunk_outputs
 
@@ -121,12 +118,15 @@ class Plan:
         """The same where the states of all those steps must find room in registers too."""
         return max(1, min(_UNROLL_GRADIENTS, 32 // self.states))
 
+    def walks(self, device: torch.device) -> Tensor:
+        """How each order goes through the tokens."""
+        return walks_of(self.orders, self.length, device)
+
     def arguments(self, inputs: Inputs, *others: Tensor) -> dict[str, Any]:
-        """What all kernels but `carry` take."""
+        """What all kernels but `carry` and `add_blocks` take, the walks aside."""
         tokens = [tensor for tensor in (*inputs, *others) if tensor is not None and tensor.dim() >= 4]
         largest = max(2 * self.groups * self.states, *(tensor.stride(2) for tensor in tokens))
         return {
-            "walks": walks_of(self.orders, self.length, inputs.u.device),
             "length": self.length,
             "channels": self.channels,
             "groups": self.groups,
@@ -144,56 +144,6 @@ class Plan:
         }
 
 
-def scan_orders(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    orders: Sequence[Order],
-) -> Tensor:
-    """See `models.ops.scan.scan_orders`; up to `MOST_STATES` states."""
-    plan = Plan.of(orders, u.shape, B.shape[3], A.shape[2], delta_softplus)
-    return _Scan.apply(plan, *_prepare(plan, u, delta, A, B, C, D, z, delta_bias))
-
-
-def _prepare(
-    plan: Plan,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-) -> Inputs:
-    """The arguments of `scan_orders` as the kernels want them, B and C but for type and layout; differentiable."""
-    dtype = at_least_fp32(u.dtype)
-    missing = plan.states - A.shape[2]
-
-    def filled(tensor: Tensor) -> Tensor:
-        return F.pad(tensor, (0, missing)) if missing else tensor  # `pad` copies even where there is nothing to add
-
-    def whole(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor.to(dtype).contiguous()
-
-    return Inputs(
-        _side_by_side(u),
-        _side_by_side(delta.to(u.dtype)),
-        filled(A.to(dtype)).mT.contiguous(),
-        filled(B),
-        filled(C),
-        whole(D),
-        None if z is None else _for_each_order(_side_by_side(z.to(u.dtype)), len(u)),
-        whole(delta_bias),
-    )
-
-
 def scan_forward(plan: Plan, inputs: Inputs, *, keep: bool) -> tuple[Tensor, Kept | None]:
     """y (O, B, L, D), and with `keep` what `scan_backward` needs besides the inputs."""
     u, delta, A, B, C, D, z, bias = inputs
@@ -201,17 +151,21 @@ def scan_forward(plan: Plan, inputs: Inputs, *, keep: bool) -> tuple[Tensor, Kep
     of_spans, of_states = plan.kept_shapes
     spans, states = A.new_empty(of_spans), A.new_empty(of_states) if keep else None
     y = torch.empty_like(u, memory_format=torch.contiguous_format)
-    common = plan.arguments(inputs)
-    chunk_ends[plan.grid](
-        u, delta, A, B, bias, ends, spans,
-        **_strides(u=u, delta=delta, B=B), UNROLL=plan.unroll(_UNROLL_ENDS), **common,
+    launch = launches(scan_forward, plan, keep, u.device, *_laid(u, delta, B, C, z))
+    walks = plan.walks(u.device)
+    launch(
+        chunk_ends, plan.grid, (u, delta, A, B, bias, ends, spans, walks),
+        lambda: {
+            **_strides(u=u, delta=delta, B=B), "UNROLL": plan.unroll(_UNROLL_ENDS), **plan.arguments(inputs),
+        },
     )  # fmt: skip
-    _carry(plan, ends, spans, A, begins, reverse=False)
-    chunk_outputs[plan.grid](
-        u, delta, A, B, C, D, z, bias, begins, y, states,
-        **_strides(u=u, delta=delta, B=B, C=C, z=z, y=y),
-        SKIP=D is not None, GATE=z is not None, SAVE=keep, STRETCH=plan.stretch,
-        UNROLL=plan.unroll(_UNROLL), **common,
+    _carry(launch, plan, ends, spans, A, begins, reverse=False)
+    launch(
+        chunk_outputs, plan.grid, (u, delta, A, B, C, D, z, bias, begins, y, states, walks),
+        lambda: {
+            **_strides(u=u, delta=delta, B=B, C=C, z=z, y=y), "UNROLL": plan.unroll(_UNROLL), "STRETCH": plan.stretch,
+            "SKIP": D is not None, "GATE": z is not None, "SAVE": keep, **plan.arguments(inputs),
+        },
     )  # fmt: skip
     return y, None if states is None else Kept(spans, states)
 
@@ -233,13 +187,19 @@ def scan_backward(
     """
     u, delta, A, B, C, D, z, bias = inputs
     gate = z is not None
-    common = plan.arguments(inputs, grad_y) | {"GATE": gate}
+    launch = launches(
+        scan_backward, plan, again, u.device, *_laid(u, delta, B, C, z, grad_y, grad_B, grad_C), grad_B.shape[-1]
+    )
+    walks = plan.walks(u.device)
     heads, tails = (A.new_empty(len(A), plan.batch, plan.chunks, *A.shape[1:]) for _ in range(2))
-    chunk_heads[plan.grid](
-        delta, A, C, z, bias, grad_y, heads,
-        **_strides(delta=delta, C=C, z=z, grad_y=grad_y), UNROLL=plan.unroll(_UNROLL), **common,
+    launch(
+        chunk_heads, plan.grid, (delta, A, C, z, bias, grad_y, heads, walks),
+        lambda: {
+            **_strides(delta=delta, C=C, z=z, grad_y=grad_y), "UNROLL": plan.unroll(_UNROLL), "GATE": gate,
+            **plan.arguments(inputs, grad_y),
+        },
     )  # fmt: skip
-    _carry(plan, heads, kept.spans, A, tails, reverse=True)
+    _carry(launch, plan, heads, kept.spans, A, tails, reverse=True)
 
     grad_u, grad_delta = u.new_empty(u.shape), u.new_empty(u.shape)
     grad_z, y = u.new_empty(u.shape) if gate else None, u.new_empty(u.shape) if again else None
@@ -252,17 +212,19 @@ def scan_backward(
     together = 1 if programs * batch >= _PROGRAMS else count
     scratch = A.new_empty(together * batch * programs * (plan.stretch // unroll) * plan.states * _BLOCK)
     read = (u, delta, A, B, C, D, z, bias, grad_y, kept.states, tails)
-    written = (y, grad_u, grad_delta, grad_z, grad_BC, sums)
-    walks = common.pop("walks")
-    common |= _strides(u=u, delta=delta, B=B, C=C, z=z, grad_y=grad_y) | _limits(plan, A.dtype)
+    written = (y, grad_u, grad_delta, grad_z, grad_BC, sums, walks)
     for first in range(0, count, together):
-        chunk_gradients[programs, batch, together](
-            *(_from(one, first) for one in read), scratch, *(_from(one, first) for one in written),
-            walks=_from(walks, first), grad_token=plan.channels,
-            SKIP=D is not None, AGAIN=again, STRETCH=plan.stretch, UNROLL=unroll,
-            SWEEP=max(unroll, plan.unroll(_UNROLL_SWEEP)), **common,
+        launch(
+            chunk_gradients, (programs, batch, together),
+            (*(_from(one, first) for one in read), scratch, *(_from(one, first) for one in written)),
+            lambda: {
+                **_strides(u=u, delta=delta, B=B, C=C, z=z, grad_y=grad_y), "grad_token": plan.channels,
+                "UNROLL": unroll, "SWEEP": max(unroll, plan.unroll(_UNROLL_SWEEP)), "STRETCH": plan.stretch,
+                "SKIP": D is not None, "GATE": gate, "AGAIN": again,
+                **plan.arguments(inputs, grad_y), **_limits(plan, A.dtype),
+            },
         )  # fmt: skip
-    _add_blocks(plan, grad_BC, grad_B, grad_C)
+    _add_blocks(launch, plan, grad_BC, grad_B, grad_C)
     totals = sums.sum((1, 2))
     grad_A = totals[:, : plan.states]
     grad_D = None if D is None else totals[:, plan.states]
@@ -270,52 +232,36 @@ def scan_backward(
     return Inputs(grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_z, grad_bias), y
 
 
-class _Scan(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, plan: Plan, *inputs: Any) -> Tensor:
-        given = Inputs(*inputs)
-        state = given.A.dtype
-        # Not left to autograd, which would round the gradients in a pass of its own; in one copy from type and layout.
-        B, C = (one.to(state, memory_format=torch.contiguous_format).contiguous() for one in (given.B, given.C))
-        taken = given._replace(B=B, C=C)
-        y, kept = scan_forward(plan, taken, keep=any(ctx.needs_input_grad))
-        ctx.plan = plan
-        ctx.types = given.B.dtype, given.C.dtype
-        ctx.save_for_backward(*taken, *(kept or ()))
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-        *saved, spans, states = ctx.saved_tensors
-        inputs = Inputs(*saved)
-        grad_B, grad_C = (inputs.B.new_empty(inputs.B.shape, dtype=dtype) for dtype in ctx.types)
-        gradients, _ = scan_backward(ctx.plan, inputs, Kept(spans, states), _side_by_side(grad_y), grad_B, grad_C)
-        return None, *gradients
-
-
-def _carry(plan: Plan, ends: Tensor, spans: Tensor, A: Tensor, begins: Tensor, *, reverse: bool) -> None:
+def _carry(
+    launch: Launches, plan: Plan, ends: Tensor, spans: Tensor, A: Tensor, begins: Tensor, *, reverse: bool
+) -> None:
     columns = plan.states * plan.channels
-    carry[cdiv(columns, _CARRY_COLUMNS), plan.batch, len(A)](
-        ends, spans, A, begins,
-        channels=plan.channels, chunks=plan.chunks, row=plan.channels,
-        N=plan.states, ROWS=min(_CARRY_ROWS, next_power_of_2(plan.chunks)), COLUMNS=_CARRY_COLUMNS,
-        STATE=_state(A), REVERSE=reverse, num_warps=_CARRY_WARPS,
+    launch(
+        carry, (cdiv(columns, _CARRY_COLUMNS), plan.batch, len(plan.orders)), (ends, spans, A, begins),
+        lambda: {
+            "channels": plan.channels, "chunks": plan.chunks, "row": plan.channels, "N": plan.states,
+            "ROWS": min(_CARRY_ROWS, next_power_of_2(plan.chunks)), "COLUMNS": _CARRY_COLUMNS,
+            "STATE": _state(A), "REVERSE": reverse, "num_warps": _CARRY_WARPS,
+        },
     )  # fmt: skip
 
 
-def _add_blocks(plan: Plan, grad_BC: Tensor, grad_B: Tensor, grad_C: Tensor) -> None:
+def _add_blocks(launch: Launches, plan: Plan, grad_BC: Tensor, grad_B: Tensor, grad_C: Tensor) -> None:
     rows = plan.length * plan.groups
     tile = max(1, _ADDED_PAIRS // plan.states)
-    strides = {
-        f"{name}_{axis}": stride
-        for name, tensor in (("B", grad_B), ("C", grad_C))
-        for axis, stride in zip(("order", "batch", "token", "group"), tensor.stride()[:4], strict=True)
-    }
-    add_blocks[cdiv(rows, tile), plan.batch, len(plan.orders)](
-        grad_BC, grad_B, grad_C, rows=rows, blocks=plan.blocks, groups=plan.groups, **strides,
-        N=plan.states, KEPT=grad_B.shape[-1], ROWS=tile, STATE=_state(grad_BC),
-    )  # fmt: skip
+
+    def others() -> dict[str, Any]:
+        strides = {
+            f"{name}_{axis}": stride
+            for name, tensor in (("B", grad_B), ("C", grad_C))
+            for axis, stride in zip(("order", "batch", "token", "group"), tensor.stride()[:4], strict=True)
+        }
+        return strides | {
+            "rows": rows, "blocks": plan.blocks, "groups": plan.groups,
+            "N": plan.states, "KEPT": grad_B.shape[-1], "ROWS": tile, "STATE": _state(grad_BC),
+        }  # fmt: skip
+
+    launch(add_blocks, (cdiv(rows, tile), plan.batch, len(plan.orders)), (grad_BC, grad_B, grad_C), others)
 
 
 def _limits(plan: Plan, state: torch.dtype) -> dict[str, int]:
@@ -328,20 +274,14 @@ def _state(A: Tensor) -> tl.dtype:
     return tl.float64 if A.dtype == torch.float64 else tl.float32
 
 
-def _side_by_side(tensor: Tensor) -> Tensor:
-    """The same (..., L, D), the channels of a token side by side in memory."""
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
-
-
-def _for_each_order(tensor: Tensor, count: int) -> Tensor:
-    """(count, ...) that share what is given; autograd adds up over an expanded axis, even one of length 1."""
-    tensor = tensor.unsqueeze(0)
-    return tensor if count == 1 else tensor.expand(count, *tensor.shape[1:])
-
-
 def _from(tensor: Tensor | None, order: int) -> Tensor | None:
     """What there is for the orders from this one on; no view where that is all, as each costs time on the host."""
     return tensor if tensor is None or order == 0 else tensor[order:]
+
+
+def _laid(*tensors: Tensor | None) -> list[tuple[int, ...] | None]:
+    """How tensors lie in memory."""
+    return [None if tensor is None else tensor.stride() for tensor in tensors]
 
 
 def _strides(**tensors: Tensor | None) -> dict[str, int]:
