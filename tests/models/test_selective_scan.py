@@ -17,8 +17,8 @@ from torch.utils._pytree import tree_leaves
 from models.errors import ModelError
 from models.ops import Order, backends, resolve_backend, scan_orders, selective_scan, torch_scan
 from models.ops import scan as scan_module
-from models.ops.scan import Backend
 from models.ops.launch import Launches
+from models.ops.scan import Backend
 from models.ops.triton_scan import function as triton_function
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
