@@ -77,6 +77,8 @@ def test_orders_that_keep_a_gpu_busy_take_turns(monkeypatch: pytest.MonkeyPatch)
     usual = function.chunk_gradients
 
     class Watched:
+        arg_names = usual.arg_names
+
         def __getitem__(self, grid: tuple[int, ...]) -> object:
             grids.append(grid[2])
             return usual[grid]
