@@ -49,7 +49,8 @@ class Launches:
             others: gives the arguments after them, none of them a tensor, and options of the compilation, by name: for
                 a kernel the same at each call.
         """
-        if torch.compiler.is_compiling():
+        # On AMD's devices the kernel depends on how large the tensors are, too.
+        if torch.compiler.is_compiling() or torch.version.hip is not None:
             kernel[grid](*tensors, **others())
             return
         seen = (kernel, *[None if one is None else (one.dtype, one.data_ptr() % _ALIGNED == 0) for one in tensors])

@@ -86,6 +86,14 @@ def test_interpreted_kernels_are_called_as_ever() -> None:
     assert len(kernel.looked_at) == 2
 
 
+def test_on_amd_all_launches_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    launch, kernel = Launches(), Kernel()
+    for _ in range(2):
+        launch(kernel, GRID, (torch.zeros(8), None), others)
+    assert len(kernel.looked_at) == 2
+
+
 def test_launches_are_those_of_equal_arguments() -> None:
     assert launches("test", 1, (2, 3)) is launches("test", 1, (2, 3))
     assert launches("test", 1, (2, 3)) is not launches("test", 1, (2, 4))

@@ -253,6 +253,18 @@ def test_gradients_of_blocks_are_added_up_and_written_nowhere_else(dtype: torch.
     assert all((untouched == 9).all() for untouched in (before, after, wide[:, batch:]))
 
 
+def test_is_one_node_for_autograd_and_its_result_may_be_changed() -> None:
+    """Each view that autograd sees costs the host time, and short sequences wait for it; mamba-ssm's can be changed."""
+    inputs = make_inputs(2, 4, 6, 2, groups=2)
+    y = selective_scan(**inputs, delta_softplus=True, backend="triton")
+    node = y.grad_fn.next_functions[0][0].next_functions[0][0]
+    assert type(node).__name__ == "_ScanSequenceBackward"
+    assert {type(one).__name__ for one, _ in node.next_functions if one is not None} == {"AccumulateGrad"}
+    expected = torch.autograd.grad(y.sum(), inputs["u"], retain_graph=True)
+    y *= 2
+    torch.testing.assert_close(torch.autograd.grad(y.sum(), inputs["u"])[0], 2 * expected[0])
+
+
 def test_past_the_end_of_a_sequence_nothing_grows() -> None:
     """Where step sizes are the small difference of large numbers, the bias alone would let a state overflow."""
     inputs = make_inputs(1, 2, 5, 2, dtype=torch.float32)
