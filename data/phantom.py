@@ -30,7 +30,7 @@ from data.phantom_signal import CONTRASTS, acquire
 from data.phantom_signs import Signs, draw_signs
 from data.phantom_tumour import Plan, Tumour, draw_plan, grow, mass_effect
 
-PHANTOM_VERSION = 1
+PHANTOM_VERSION = 2
 """Raised whenever the generated voxels change."""
 
 _MANIFEST = "phantom.json"

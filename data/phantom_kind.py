@@ -27,6 +27,7 @@ class PhantomKind:
         noise: standard deviation of the noise, relative to white matter.
         undecided_share: share of the lesions with a rim whose rim looks the same whether it is enhancing tumour or not;
             which it is, a distant marker says, see `data.phantom_signs`. Every case has a marker where this is above 0.
+        marker: radius of the marker.
         spots: number of bright spots in white matter that look like oedema and are no tumour, of at least the first
             and fewer than the second.
     """
@@ -43,6 +44,7 @@ class PhantomKind:
     contrast: Range
     noise: float
     undecided_share: float
+    marker: float
     spots: tuple[int, int]
 
 
@@ -59,6 +61,7 @@ PLAIN = PhantomKind(
     contrast=(1.0, 1.0),
     noise=0.06,
     undecided_share=0.0,
+    marker=0.0,
     spots=(0, 1),
 )
 STRESS = PhantomKind(
@@ -67,13 +70,14 @@ STRESS = PhantomKind(
     oedema=(0.030, 0.080),
     rim=(0.028, 0.042),
     rim_share=0.45,
-    non_enhancing_share=0.25,
+    non_enhancing_share=0.05,
     multifocal_share=0.60,
     most_foci=5,
     multifocal_size=0.9,
     contrast=(0.55, 1.0),
     noise=0.09,
-    undecided_share=0.5,
+    undecided_share=1.0,
+    marker=0.10,
     spots=(4, 11),
 )
 KINDS = {kind.name: kind for kind in (PLAIN, STRESS)}

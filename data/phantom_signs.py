@@ -1,7 +1,7 @@
 """What a phantom shows beside its tumour: a marker that decides what some lesions are, and spots that are none.
 
 The marker makes a case depend on what is far apart, for which no patient's image is a model: it tests whether a network
-brings together what it sees in two places. In every case there is one, a small ball at one of a few sites in the brain,
+brings together what it sees in two places. In every case there is one, a ball at one of a few sites in the brain,
 either blood (bright in T1) or calcium (dark everywhere). A lesion of which it decides has a rim between enhancing and
 not; with blood the rim is enhancing tumour, with calcium it is non-enhancing core. Nothing near the lesion tells which,
 and the marker lies at least `DISTANCE` of the volume's edge away from it.
@@ -23,13 +23,12 @@ from data.phantom_tumour import Focus, Plan
 DISTANCE = 1 / 3
 """Between the marker's centre and the nearest point of the core, on average over directions, of which it decides."""
 
-_MARKER_RADIUS = 0.030
 # One side of each: the poles of the hemisphere, below its vertex, and the cerebellum.
 _SITES = ((0.11, 0.30, 0.04), (0.10, -0.33, 0.03), (0.19, 0.13, -0.13), (0.09, -0.02, 0.25), (0.11, -0.24, -0.21))
 _SITE_JITTER = 0.015
 _SPOT_RADIUS = (0.012, 0.026)
 _SPOT_BOX = ((0.05, -0.28, -0.05), (0.22, 0.28, 0.24))
-_GAP = 0.03
+_GAP, _MARKER_GAP = 0.03, 0.01
 _TRIES = 100
 
 
@@ -80,11 +79,12 @@ def draw_signs(rng: np.random.Generator, kind: PhantomKind, plan: Plan) -> tuple
         blood = bool(rng.random() < 0.5)
         chosen = [index for index, focus in enumerate(foci) if rng.random() < kind.undecided_share and focus.rim > 0]
         sites = [_jittered(rng, site, side) for site in _SITES for side in (-1.0, 1.0)]
-        sites = [site for site in sites if all(_distance(site, focus) > focus.oedema + _GAP for focus in foci)]
+        clear = kind.marker + _MARKER_GAP
+        sites = [site for site in sites if all(_distance(site, focus) > focus.oedema + clear for focus in foci)]
         while sites:
             fit = [site for site in sites if all(_distance(site, foci[i]) - foci[i].core >= DISTANCE for i in chosen)]
             if fit:
-                marker = Ball(fit[int(rng.integers(len(fit)))], _MARKER_RADIUS)
+                marker = Ball(fit[int(rng.integers(len(fit)))], kind.marker)
                 break
             chosen.pop()
         for index in chosen if marker else ():

@@ -43,7 +43,7 @@ class TestPlan:
         assert all(signs.marker is not None for _, signs in plans)
         with_undecided = [any(focus.undecided for focus in plan.foci) for plan, _ in plans]
         blood = np.array([signs.blood for _, signs in plans])
-        assert 0.4 < np.mean(with_undecided) < 0.7
+        assert 0.8 < np.mean(with_undecided) < 0.95
         for undecided in (True, False):
             assert 0.44 < blood[np.array(with_undecided) == undecided].mean() < 0.56
 
@@ -68,7 +68,7 @@ class TestPlan:
         assert (counts[2:6] > 80).all()
         assert min(focus.core for focus in foci) < 0.05 < 0.115 < max(focus.core for focus in foci)
         assert 0.6 > min(focus.contrast for focus in foci) >= STRESS.contrast[0]
-        assert np.mean([plan.foci[0].rim == 0 for plan, _ in plans]) == pytest.approx(0.25, abs=0.05)
+        assert np.mean([plan.foci[0].rim == 0 for plan, _ in plans]) == pytest.approx(0.05, abs=0.02)
         assert all(focus.rim <= 0.45 * focus.core for focus in foci)
 
     def test_spots_touch_neither_lesions_nor_the_marker(self, plans: list[tuple[Plan, Signs]]) -> None:
@@ -103,7 +103,7 @@ class TestImages:
             x, y, z = signs.marker.centre
             voxel = tuple(round((c + 0.5) * 96 - 0.5) for c in (x, -y, z))
             image = case.images["t1n"]
-            nearby = image[tuple(slice(v - 6, v + 7) for v in voxel)]
+            nearby = image[tuple(slice(max(v - 20, 0), v + 21) for v in voxel)]
             inner = image[tuple(slice(v - 1, v + 2) for v in voxel)].mean()
             tissue = np.median(nearby[nearby > 0])
             assert (inner > 1.5 * tissue) if signs.blood else (inner < 0.5 * tissue), f"case {index}"

@@ -70,7 +70,7 @@ def test_equals_the_block_step_by_step(orders: tuple[Order, ...], sizes: dict[st
 
 def test_orders_that_keep_a_gpu_busy_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """With room for the states of one of them."""
-    tokens, weights = make_layer(3, 4, 8, 2, length=10)
+    tokens, weights = make_layer(3, 4, 8, 2, length=10, batch=1)
     orders = (FORWARD, BACKWARD, Order("slices", 5))
     expected = results(mixer.plain, tokens, weights, orders, backend="reference")
     monkeypatch.setattr(function, "_PROGRAMS", 1)
