@@ -155,7 +155,7 @@ def test_torch_backend_equals_the_oracle_in_value_and_every_gradient(
     assert_same(found, expected, tolerance=1e-11)
 
 
-@settings(max_examples=6 if INTERPRETED else 40, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=4 if INTERPRETED else 40, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     batch=st.integers(1, 2),
     per_group=st.integers(1, 5),
