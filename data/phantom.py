@@ -92,11 +92,16 @@ def marked_rims(root: Path, case: str) -> tuple[NDArray[np.bool_], bool]:
         Mask (D, H, W), empty where there are no such rims; and whether they are enhancing tumour.
 
     Raises:
-        DataError: `root` holds no phantom, or it has no such case.
+        DataError: `root` holds no phantom, one of another version, or it has no such case.
     """
     if not (root / _MANIFEST).is_file():
         raise DataError(f"{root} holds no {_MANIFEST}; expected a phantom, as `bench data phantom` writes them.")
     made = _read_manifest(root / _MANIFEST)
+    if made.version != PHANTOM_VERSION:  # drawn again, its rims would be those of another image
+        raise DataError(
+            f"{root} holds phantoms of version {made.version}; expected version {PHANTOM_VERSION}, whose rims alone "
+            "can be told. Make the phantoms again in another folder, and run the networks on them."
+        )
     if case not in made.ids():
         raise DataError(f"{root}: found no case {case}; there are {made}, from {_case_id(0)} on.")
     index, kind = made.ids().index(case), kind_named(made.kind)

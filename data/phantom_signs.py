@@ -4,7 +4,7 @@ The marker makes a case depend on what is far apart, for which no patient's imag
 brings together what it sees in two places. In every case there is one, a ball at one of a few sites in the brain,
 either blood (bright in T1) or calcium (dark everywhere). A lesion of which it decides has a rim between enhancing and
 not; with blood the rim is enhancing tumour, with calcium it is non-enhancing core. Nothing near the lesion tells which,
-and the marker lies at least `DISTANCE` of the volume's edge away from it.
+and the marker's centre lies at least `DISTANCE` of the volume's edge away from it.
 
 Lengths are fractions of the volume's edge; the axes are those of `data.phantom_fields`.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,3 +117,12 @@ def test_what_is_no_phantom_or_no_case_of_it_is_refused(stress: Path, tmp_path: 
         marked_rims(tmp_path, "BraTS-PHA-00001-000")
     with pytest.raises(DataError, match=r"found no case BraTS-GLI-00001-000; there are version \d+, 12 stress cases"):
         marked_rims(stress, "BraTS-GLI-00001-000")
+
+
+def test_phantoms_of_another_version_are_not_judged_by_this_ones_rims(stress: Path, tmp_path: Path) -> None:
+    made = json.loads((stress / "phantom.json").read_text())
+    (tmp_path / "phantom.json").write_text(json.dumps(made | {"version": made["version"] - 1}))
+    with pytest.raises(
+        DataError, match=r"holds phantoms of version \d+; expected version \d+.* Make the phantoms again"
+    ):
+        marked_rims(tmp_path, "BraTS-PHA-00001-000")
