@@ -28,8 +28,8 @@ METHOD = (
     "Holm within one region and metric, over the comparisons with the best or over all pairs. The best was chosen on "
     "the cases that it is tested on. r: matched-pairs rank-biserial correlation, above 0 where the first is larger.",
     f"Tier 1: not distinguishable from the best at {ALPHA:g}; tier 2: likewise from the best of the rest. Rank, first "
-    "places, τ: by the mean, in 1000 resamples of the cases. Average rank: over cases; CD: Nemenyi's critical "
-    "difference.",
+    "places, τ: by the mean, in 1000 resamples of the cases. By seed: the ranks by the trainings of one seed alone. "
+    "Average rank: over cases; CD: Nemenyi's critical difference.",
     "Scores of one case are averaged over seeds first. With one training run for each network this speaks of cases, "
     "not of retraining.",
 )
@@ -46,6 +46,7 @@ class Statistics:
         best: each network against the best.
         tiers: who is distinguishable from whom.
         stability: of the ranking over resamples of the cases.
+        by_seed: the ranking of each seed that all networks have.
         friedman: all networks at once.
         variance: between cases and between seeds.
     """
@@ -56,6 +57,7 @@ class Statistics:
     best: pd.DataFrame
     tiers: pd.DataFrame
     stability: stats.RankStability
+    by_seed: stats.SeedRanking
     friedman: stats.Friedman
     variance: pd.DataFrame
 
@@ -86,6 +88,7 @@ def statistics(table: Table) -> Statistics | None:
         best=stats.against_best(frame, ALPHA, CONFIDENCE, RESAMPLES, lower_is_better=lower),
         tiers=stats.tiers(frame, ALPHA, lower),
         stability=stats.rank_stability(frame, lower_is_better=lower),
+        by_seed=stats.rank_by_seed(frame, lower),
         friedman=stats.friedman(frame, ALPHA, lower),
         variance=stats.variance(frame),
     )
@@ -111,9 +114,18 @@ def statistics_frame(found: Statistics) -> pd.DataFrame:
         found.summary.merge(best.rename(columns=renamed), on=keys, how="left")
         .merge(found.tiers[[*keys, "tier"]], on=keys, how="left")
         .merge(found.stability.models, on=keys, how="left")
+        .merge(_seed_ranks(found), on=keys, how="left")
         .merge(found.friedman.ranks, on=keys, how="left")
         .merge(found.variance[[*keys, "case_variance", "seed_variance", "residual_variance"]], on=keys, how="left")
     )
+
+
+def _seed_ranks(found: Statistics) -> pd.DataFrame:
+    """``seed_ranks``: a network's rank on each seed that all have, such as 6, 1; without rows where they share one."""
+    keys = ["region", "metric", "model"]
+    ranks = found.by_seed.models
+    texts = ranks.assign(seed_ranks=ranks["rank"].astype(str)).groupby(keys, sort=False)["seed_ranks"]
+    return texts.agg(", ".join).reset_index()
 
 
 def statistics_sheets(found: Statistics, table: Table) -> list[Sheet]:
@@ -152,6 +164,7 @@ def _folds(table: Table) -> list[str]:
 
 
 def _networks(found: Statistics, rows: pd.DataFrame, region: str, metric: Metric) -> Sheet:
+    several = rows["seed_ranks"].notna().all()
     columns = (
         Column("model", numeric=False),
         Column("mean"),
@@ -163,6 +176,7 @@ def _networks(found: Statistics, rows: pd.DataFrame, region: str, metric: Metric
         Column("r"),
         Column("tier"),
         Column("rank"),
+        *([Column("by seed")] if several else []),
         Column("first places"),
         Column("average rank"),
     )
@@ -178,6 +192,7 @@ def _networks(found: Statistics, rows: pd.DataFrame, region: str, metric: Metric
                 *_against_best(row, metric, leads),
                 Cell(_whole(row["tier"]), row["tier"]),
                 Cell(_ranks(row), row["rank"]),
+                *([Cell(str(row["seed_ranks"]))] if several else []),
                 Cell("–" if pd.isna(row["first_share"]) else f"{row['first_share']:.0%}", row["first_share"]),
                 Cell(f"{row['average_rank']:.2f}", row["average_rank"]),
             )
@@ -223,6 +238,11 @@ def _together(found: Statistics, region: str, metric: Metric) -> list[str]:
             f"Kendall's τ of the ranking to that on resampled cases: {tau['tau_mean']:.2f} "
             f"({tau['tau_low']:.2f} to {tau['tau_high']:.2f})."
         )
+    taus = found.by_seed.tau
+    tau = taus[(taus["region"] == region) & (taus["metric"] == metric.name)].iloc[0]
+    if pd.notna(tau["tau_mean"]):
+        spread = f" ({tau['tau_low']:.2f} to {tau['tau_high']:.2f})" if tau["seeds"] > 2 else ""
+        notes.append(f"Kendall's τ between the rankings of {tau['seeds']} seeds: {tau['tau_mean']:.2f}{spread}.")
     return notes
 
 

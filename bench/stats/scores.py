@@ -25,6 +25,7 @@ class Scores:
         region: its name.
         metric: its name.
         models: sorted.
+        seeds: of each model, in the order of the columns of ``by_seed``.
         by_seed: of each model an array (cases, seeds); cases are sorted and the same for all models, seeds are each
             model's own.
         per_case: (models, cases), averaged over seeds.
@@ -33,6 +34,7 @@ class Scores:
     region: str
     metric: str
     models: tuple[str, ...]
+    seeds: tuple[tuple[str, ...], ...]
     by_seed: tuple[NDArray[np.float64], ...]
     per_case: NDArray[np.float64]
 
@@ -77,9 +79,10 @@ def scores_of(frame: pd.DataFrame) -> list[Scores]:
     for (region, metric), rows in check(frame).groupby(["region", "metric"]):
         wide = _wide(rows)
         models = tuple(wide.columns.unique("model"))
+        seeds = tuple(tuple(wide[model].columns) for model in models)
         by_seed = tuple(wide[model].to_numpy(float) for model in models)
         per_case = np.stack([values.mean(axis=1) for values in by_seed])
-        found.append(Scores(str(region), str(metric), models, by_seed, per_case))
+        found.append(Scores(str(region), str(metric), models, seeds, by_seed, per_case))
     return found
 
 

@@ -194,6 +194,7 @@ def test_the_csv_holds_the_numbers_of_bench_stats(compared: Callable) -> None:
         "first_share rank_low rank_high": stats.rank_stability(tidy).models,
         "average_rank": stats.friedman(tidy).ranks,
         "case_variance seed_variance residual_variance": stats.variance(tidy),
+        "seed_ranks": _listed(stats.rank_by_seed(tidy).models, keys),
     }
     for columns, of_stats in expected.items():
         wanted = of_stats.set_index(keys).sort_index()[columns.split()]
@@ -208,6 +209,11 @@ def test_the_csv_holds_the_numbers_of_bench_stats(compared: Callable) -> None:
         pd.testing.assert_series_equal(others[ours], wanted, check_names=False)
 
 
+def _listed(ranks: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    wide = ranks.pivot(index=keys, columns="seed", values="rank")
+    return (wide["0"].astype(str) + ", " + wide["1"].astype(str)).rename("seed_ranks").reset_index()
+
+
 def test_seeds_are_spoken_of_only_where_there_are_several(compared: Callable) -> None:
     two = {name: GAINS[name] for name in ("segmamba", "unetr")}
     table, found = compared(two)
@@ -215,8 +221,13 @@ def test_seeds_are_spoken_of_only_where_there_are_several(compared: Callable) ->
     assert all(sheet.title != "Cases and seeds" for sheet in sheets)
     assert not any("all pairs" in sheet.title for sheet in sheets)  # of two the first table says it all
     assert [sheet.notes[: len(METHOD)] == METHOD for sheet in sheets] == [True] + [False] * (len(sheets) - 1)
+    assert not any(column.label == "by seed" for sheet in sheets for column in sheet.columns)
+    assert not any("between the rankings" in note for sheet in sheets for note in sheet.notes)
     table, found = compared(two, (0, 1))
-    last = statistics_sheets(found, table)[-1]
+    *networks, last = statistics_sheets(found, table)
+    assert [_cells(sheet, "by seed") for sheet in networks] == [{"segmamba": "1, 1", "unetr": "2, 2"}] * 6
+    for sheet in networks:
+        assert "Kendall's τ between the rankings of 2 seeds: 1.00." in sheet.notes
     assert last.title == "Cases and seeds"
     variance = stats.variance(found.frame).set_index(["region", "metric", "model"])
     assert len(last.rows) == 3 * 2 * 2
@@ -225,6 +236,9 @@ def test_seeds_are_spoken_of_only_where_there_are_several(compared: Callable) ->
         metric = "dice" if label == "Dice %" else "hd95"
         assert seeds == "2"
         assert share == f"{variance.loc[(region, metric, model), 'case_share']:.1%}"
+    table, found = compared(two, (0, 1, 2))
+    (note,) = [note for note in statistics_sheets(found, table)[0].notes if "between the rankings" in note]
+    assert note == "Kendall's τ between the rankings of 3 seeds: 1.00 (1.00 to 1.00)."
 
 
 def test_a_network_alone_has_intervals_and_no_tests(compared: Callable) -> None:
