@@ -30,16 +30,18 @@ def peak(device: torch.device) -> dict[str, int]:
     """Peaks since `reset_peak`, in bytes.
 
     ``peak_process_bytes`` is this process's resident memory; on systems other than Linux, its peak since the process
-    began. On a GPU ``peak_allocated_bytes`` is what tensors took, with what recorded graphs hold for theirs,
-    ``peak_reserved_bytes`` what the allocator held for them, and ``driver_used_bytes`` what the driver shows now, other
+    began. On a GPU ``peak_allocated_bytes`` is what tensors took, with what recorded graphs hold for theirs (at most
+    that: it is all added to a peak that may have come before the graph), ``peak_reserved_bytes`` what the allocator held for them, and ``driver_used_bytes`` what the driver shows now, other
     processes included.
     """
     facts = {"peak_process_bytes": _peak_process_bytes()}
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
+        reserved = torch.cuda.max_memory_reserved(device)
         facts |= {
-            "peak_allocated_bytes": torch.cuda.max_memory_allocated(device) + _held_by_graphs(device),
-            "peak_reserved_bytes": torch.cuda.max_memory_reserved(device),
+            # What was reserved holds the tensors and the graphs' pools, so that no sum of the two is larger.
+            "peak_allocated_bytes": min(torch.cuda.max_memory_allocated(device) + _held_by_graphs(device), reserved),
+            "peak_reserved_bytes": reserved,
             "driver_used_bytes": total - free,
         }
     return facts
