@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bench.plan import Plan
     from bench.progress import Watcher
     from bench.schedule.cluster import Machine, Needs
+    from bench.schedule.estimate import Estimate
     from bench.schedule.launch import Wishes
     from bench.store import Record, Store
     from data.dataset import Dataset
@@ -86,7 +87,7 @@ def carry_out(
 def print_plan(plan: Plan, datasets: Mapping[str, Dataset], store: Store, carrying: Carrying) -> None:
     """What would run, in which order, what is skipped and why, what it needs, what there is."""
     from bench.schedule.cluster import connected, room
-    from bench.schedule.estimate import longest_first
+    from bench.schedule.estimate import expected, longest_first
     from bench.store import describe
 
     scheduler = carrying.choice(len(plan.jobs))
@@ -103,13 +104,16 @@ def print_plan(plan: Plan, datasets: Mapping[str, Dataset], store: Store, carryi
         ordered = longest_first(plan.jobs, store.records())
     else:
         _options(carrying)
-        ordered = [(job, None) for job in plan.jobs]
+        records = store.records()
+        ordered = [(job, expected(job, records)) for job in plan.jobs]
     typer.echo(f"{len(plan.done) + len(plan.jobs)} jobs: {len(plan.jobs)} to run, {len(plan.done)} complete")
     for record in plan.done:
         typer.echo(f"  skipped  {describe(record)}")
-    for job, seconds in ordered:
-        told = "" if seconds is None else f", about {timedelta(seconds=round(seconds))}"
+    for job, estimate in ordered:
+        told = "" if estimate is None else f", about {timedelta(seconds=round(estimate.seconds))}"
         typer.echo(f"  run      {job.key}  {job.title}, protocol {job.protocol.title}{told}{_before(job, store)}")
+    if known := [estimate for _, estimate in ordered if estimate is not None]:
+        typer.echo(_altogether(known, len(ordered)))
     for name, dataset in datasets.items():
         typer.echo(f"dataset {name}: {dataset.root}")
 
@@ -256,6 +260,13 @@ def machine_here() -> Machine:
 def cluster_address(carrying: Carrying) -> str:
     """Of the cluster that is to be joined; empty for none."""
     return carrying.ray_address or os.environ.get("RAY_ADDRESS", "")
+
+
+def _altogether(known: Sequence[Estimate], jobs: int) -> str:
+    total = timedelta(seconds=round(sum(estimate.seconds for estimate in known)))
+    which = f"{len(known)} of the {jobs}" if len(known) < jobs else f"the {jobs}"
+    hardware = " and ".join(sorted({estimate.hardware for estimate in known} - {""}))
+    return f"one after the other {which} take about {total}" + (f", by records of {hardware}" if hardware else "")
 
 
 def _titles(jobs: Sequence[Job]) -> str:

@@ -31,8 +31,8 @@ def peak(device: torch.device) -> dict[str, int]:
 
     ``peak_process_bytes`` is this process's resident memory; on systems other than Linux, its peak since the process
     began. On a GPU ``peak_allocated_bytes`` is what tensors took, with what recorded graphs hold for theirs (at most
-    that: it is all added to a peak that may have come before the graph), ``peak_reserved_bytes`` what the allocator held for them, and ``driver_used_bytes`` what the driver shows now, other
-    processes included.
+    that: it is all added to a peak that may have come before the graph), ``peak_reserved_bytes`` what the allocator
+    held for them, and ``driver_used_bytes`` what the driver shows now, other processes included.
     """
     facts = {"peak_process_bytes": _peak_process_bytes()}
     if device.type == "cuda":

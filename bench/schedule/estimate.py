@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from bench.job import Job
 from bench.store import Record
 
-
-def longest_first(jobs: Sequence[Job], records: Sequence[Record]) -> list[tuple[Job, float | None]]:
-    """Jobs with the seconds they are expected to take. Those of which nothing is known come first: they may be long."""
-    timed = [(job, expected_s(job, records)) for job in jobs]
-    return sorted(timed, key=lambda pair: float("-inf") if pair[1] is None else -pair[1])
+_SPEED = ("channels_last", "compile", "fused", "graph")
 
 
-def expected_s(job: Job, records: Sequence[Record]) -> float | None:
-    """Seconds until a job's end, without preparation; None where nothing tells.
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds until a job's end, without preparation, and the hardware whose times they are; none of a budget."""
+
+    seconds: float
+    hardware: str = ""
+
+
+def longest_first(jobs: Sequence[Job], records: Sequence[Record]) -> list[tuple[Job, Estimate | None]]:
+    """Jobs with what they are expected to take. Those of which nothing is known come first: they may be long."""
+    timed = [(job, expected(job, records)) for job in jobs]
+    return sorted(timed, key=lambda pair: float("-inf") if pair[1] is None else -pair[1].seconds)
+
+
+def expected(job: Job, records: Sequence[Record]) -> Estimate | None:
+    """How long until a job's end; None where nothing tells.
 
     A run of the same network under the same protocol counts most, then the time of a step of the same network in
-    patches and batches of the same size, then that of a profile. Steps that are done already are not counted.
+    patches and batches of the same size, then that of a profile; of several those with the same options of speed, and
+    of these the shortest. Steps that are done already are not counted.
     """
     mine = job.to_dict()
     total = job.protocol.train.total_steps
@@ -34,13 +46,11 @@ def expected_s(job: Job, records: Sequence[Record]) -> float | None:
         if same and record.status == "complete" and theirs["data_fingerprint"] == mine["data_fingerprint"]:
             times = record.content.get("times", {})
             if (train := times.get("train_s")) is not None:
-                return float(train) * left + float(times.get("last_test_s", 0.0))
+                return Estimate(float(train) * left + float(times.get("last_test_s", 0.0)), _hardware(record))
     if job.protocol.train.gpu_seconds is not None:
-        return job.protocol.train.gpu_seconds
-    step = next((found for record in (*([own] if own else []), *runs) if (found := _step_s(record, mine))), None)
-    if step is None:
-        step = next((found for record in records if (found := _profiled_step_s(record, mine))), None)
-    return None if step is None or total is None else step * total * left
+        return Estimate(job.protocol.train.gpu_seconds)
+    step = _step([own] if own else [], mine) or _step(runs, mine) or _profiled_step(records, mine)
+    return None if step is None or total is None else Estimate(step.seconds * total * left, step.hardware)
 
 
 def _network(job: Any) -> str:
@@ -58,23 +68,49 @@ def _steps(record: Record) -> int:
     return 0 if row is None else int(row.get("step") or 0)
 
 
-def _step_s(record: Record, mine: Any) -> float | None:
-    """Of a run's last epoch."""
-    theirs = record.content.get("job", {})
-    if record.kind != "run" or _network(theirs) != _network(mine) or _size(theirs) != _size(mine):
-        return None
-    row = record.last_epoch() or {}
-    return sum(row.get(name) or 0.0 for name in ("step_s", "data_wait_s")) or None
+def _hardware(record: Record) -> str:
+    """Of a run."""
+    hardware = record.content.get("provenance", {}).get("hardware", {})
+    return str(hardware.get("gpu") or hardware.get("cpu") or "")
 
 
-def _profiled_step_s(record: Record, mine: Any) -> float | None:
-    """Of the network's training step on images and in batches of the same size; its options of speed may differ."""
-    if record.kind != "profile" or record.status != "complete":
-        return None
-    theirs = record.content["job"]
-    size = theirs.get("image_size"), theirs.get("batch"), theirs.get("precision")
-    same = (theirs.get("what"), theirs.get("mode")) == ("network", "train") and size == _size(mine)
-    if not same or _network(theirs) != _network(mine):
-        return None
-    value = record.content.get("measured", {}).get("train_step_s")
-    return float(value) if isinstance(value, (int, float)) else None
+def _unlike(options: Any, mine: Any) -> int:
+    """How many options of speed differ; one that is not there is off."""
+    train = mine["protocol"]["train"]
+    return sum(bool(options.get(name)) != bool(train.get(name)) for name in _SPEED)
+
+
+def _best(found: Iterable[tuple[int, float, str]]) -> Estimate | None:
+    """Of (options that differ, seconds, hardware)."""
+    nearest = min(found, default=None)
+    return None if nearest is None else Estimate(*nearest[1:])
+
+
+def _step(runs: Iterable[Record], mine: Any) -> Estimate | None:
+    """A step of the last epoch of such a run."""
+    found = []
+    for record in runs:
+        theirs = record.content.get("job", {})
+        if record.kind != "run" or _network(theirs) != _network(mine) or _size(theirs) != _size(mine):
+            continue
+        row = record.last_epoch() or {}
+        if seconds := sum(row.get(name) or 0.0 for name in ("step_s", "data_wait_s")):
+            found.append((_unlike(theirs["protocol"].get("train", {}), mine), seconds, _hardware(record)))
+    return _best(found)
+
+
+def _profiled_step(records: Iterable[Record], mine: Any) -> Estimate | None:
+    """The network's training step on images and in batches of the same size."""
+    found = []
+    for record in records:
+        if record.kind != "profile" or record.status != "complete":
+            continue
+        theirs = record.content["job"]
+        size = theirs.get("image_size"), theirs.get("batch"), theirs.get("precision")
+        same = (theirs.get("what"), theirs.get("mode")) == ("network", "train") and size == _size(mine)
+        if not same or _network(theirs) != _network(mine):
+            continue
+        seconds = record.content.get("measured", {}).get("train_step_s")
+        if isinstance(seconds, (int, float)):
+            found.append((_unlike(theirs, mine), float(seconds), str(theirs.get("hardware", ""))))
+    return _best(found)

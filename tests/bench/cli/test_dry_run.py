@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -73,9 +74,15 @@ def test_the_keys_are_those_that_will_be_run_and_what_is_complete_is_skipped(
     assert [line.split()[1] for line in lines if line.startswith("  run ")] != [record.key]
     assert plan("--seed", "0")[:2] == ["scheduler: inline", "1 jobs: 0 to run, 1 complete"]
 
-    lines = plan("--scheduler", "ray", "--seed", "0,1")
     seconds = record.content["times"]["train_s"] + record.content["times"]["last_test_s"]
-    assert any(f", about 0:00:{round(seconds):02d}" in line for line in lines if line.startswith("  run ")), lines
+    cpu = record.content["provenance"]["hardware"]["cpu"]
+    for scheduler in ("inline", "ray"):
+        lines = plan("--scheduler", scheduler, "--seed", "0,1,2", "--model", "segresnet,unetr")
+        told = f", about {timedelta(seconds=round(seconds))}"
+        assert [told in line for line in lines if " segresnet " in line and line.startswith("  run ")] == [True] * 2
+        assert [", about " in line for line in lines if " unetr " in line] == [False] * 3
+        total = timedelta(seconds=round(2 * seconds))
+        assert f"one after the other 2 of the 5 take about {total}, by records of {cpu}" in lines
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*")} == before
 
 

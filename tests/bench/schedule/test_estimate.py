@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench.job import Job
-from bench.schedule.estimate import expected_s, longest_first
+from bench.schedule.estimate import Estimate, expected, longest_first
 from bench.store import Record, Store
 
 STEPS = ("train.steps=100",)
@@ -33,7 +33,12 @@ def run(tmp_path: Path) -> Callable[..., Record]:
 @pytest.fixture
 def expect(tmp_path: Path) -> Callable[[Job], float | None]:
     """Seconds, from the records of the folder."""
-    return lambda job: expected_s(job, Store(tmp_path).records())
+
+    def seconds(job: Job) -> float | None:
+        found = expected(job, Store(tmp_path).records())
+        return None if found is None else found.seconds
+
+    return seconds
 
 
 def test_nothing_is_known_without_records(expect: Callable, make_job: Callable[..., Job]) -> None:
@@ -138,6 +143,39 @@ def test_a_profile_of_anything_but_the_jobs_own_step_tells_nothing(
     assert expect(make_job()) == 150
 
 
+def test_of_several_those_with_the_jobs_options_of_speed_tell_and_of_these_the_fastest(
+    tmp_path: Path, run: Callable, expect: Callable, make_job: Callable[..., Job]
+) -> None:
+    """A scan by PyTorch's operations and one by kernels are one network; the default is the faster."""
+    graph = make_job(changes=("train.graph=true",))
+    _profile(tmp_path, graph, {"train_step_s": 0.9}, backend="torch")
+    _profile(tmp_path, graph, {"train_step_s": 0.5}, backend="triton")
+    assert expect(graph) == 150
+    _profile(tmp_path, graph, {"train_step_s": 0.7}, graph=True, channels_last=False)
+    _profile(tmp_path, graph, {"train_step_s": 0.1}, graph=True, channels_last=True, fused=True)
+    assert expect(graph) == 210
+    assert expect(make_job()) == 150
+    run(make_job(seed=1, fingerprint="e" * 64), epoch={"step": 300, "step_s": 2.0})
+    run(make_job(seed=1, fingerprint="e" * 64, changes=("train.graph=true",)), epoch={"step": 300, "step_s": 3.0})
+    assert (expect(graph), expect(make_job())) == (900, 600)
+
+
+def test_it_is_told_whose_times_they_are(tmp_path: Path, run: Callable, make_job: Callable[..., Job]) -> None:
+    def hardware(job: Job) -> str:
+        found = expected(job, Store(tmp_path).records())
+        assert found is not None
+        return found.hardware
+
+    assert hardware(make_job(changes=("train.steps=none", "train.gpu_seconds=12"))) == ""
+    _profile(tmp_path, make_job(), {"train_step_s": 0.5})
+    assert hardware(make_job()) == "H100"
+    on_cpu, on_gpu = ({"hardware": {"cpu": "EPYC", **more}} for more in ({}, {"gpu": "H200"}))
+    run(make_job(seed=1, fingerprint="e" * 64), epoch={"step": 300, "step_s": 2.0}, provenance=on_cpu)
+    assert hardware(make_job()) == "EPYC"
+    run(make_job(), times={"train_s": 50.0}, provenance=on_gpu)
+    assert expected(make_job(seed=2), Store(tmp_path).records()) == Estimate(50, "H200")
+
+
 def test_a_profile_without_training_tells_nothing(
     tmp_path: Path, expect: Callable, make_job: Callable[..., Job]
 ) -> None:
@@ -176,4 +214,5 @@ def test_the_longest_begin_first_and_those_of_which_nothing_is_known_before_them
     short, medium, long = make_job(seed=1), make_job(seed=2), make_job(seed=3, changes=("train.steps=900",))
     strange, stranger = make_job(model="unetr"), make_job(model="segresnet")
     found = longest_first([short, strange, medium, long, stranger], Store(tmp_path).records())
-    assert found == [(strange, None), (stranger, None), (long, 900), (medium, 300), (short, pytest.approx(10))]
+    assert [job for job, _ in found] == [strange, stranger, long, medium, short]
+    assert [estimate and round(estimate.seconds, 6) for _, estimate in found] == [None, None, 900, 300, 10]
