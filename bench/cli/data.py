@@ -64,6 +64,7 @@ def marker(
     from bench.external import label_maps
     from bench.marker import judge
     from bench.progress import ConsoleWatcher
+    from bench.report.statistics import p_text
 
     watcher = ConsoleWatcher()
     opened = open_dataset(dataset, data_dir, watcher)
@@ -75,7 +76,7 @@ def marker(
     rows = []
     for name, folder in named.items():
         sight = judge(label_maps(folder), opened.root, watcher)
-        told = [f"{value:.3f}" if value is not None else "" for value in (sight.auc, sight.p)]
+        told = ["" if sight.auc is None else f"{sight.auc:.3f}", "" if sight.p is None else p_text(sight.p)]
         rows.append([name, sight.cases, sight.enhancing, sight.right, *told])
     headers = ["", "cases", "enhancing", "right", "AUC", "p (AUC = 0.5)"]
     typer.echo(tabulate(rows, headers, disable_numparse=True, colalign=("left", *["right"] * 5)))
@@ -97,7 +98,7 @@ def _runs_on(dataset: Dataset, results: Path) -> dict[str, Path]:
         job = record.content["job"]
         if job["data_fingerprint"] == files:
             found[f"{job['model']}, seed {job['seed']} ({record.key[:8]})"] = folder
-    return found
+    return dict(sorted(found.items()))
 
 
 @app.command()

@@ -50,4 +50,5 @@ def test_folders_are_judged(bench: Callable, stress: Path, tmp_path: Path) -> No
     cases, enhancing, right, area = re.search(rf"^{stress} +(\d+) +(\d+) +(\d+) +([\d.]+)", told, re.MULTILINE).groups()
     assert 0 < int(enhancing) < int(cases) == int(right)
     assert float(area) == 1
+    assert re.search(rf"^{stress} .* 1\.000 +(<0\.001|0\.\d\d[1-9])$", told, re.MULTILINE), told
     assert "expected a folder of label maps" in bench("data", "marker", tmp_path / "none", "--data-dir", stress).err
