@@ -1,5 +1,7 @@
 """Surface Dice and robust Hausdorff distance: against MONAI, against all pairs of surfels, and their invariances."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -54,16 +56,20 @@ def surfels(mask, spacing_mm):
 
 
 def all_pairs(prediction, reference, spacing_mm, tolerance_mm):
-    """Surface Dice and robust Hausdorff distance from their definitions: the distances of all pairs of surfels."""
+    """Surface Dice and robust Hausdorff distance from their definitions: the distances of all pairs of surfels.
+
+    Where the surfels up to a distance have 95 % of the area to the last digit, rounding decides whether that is enough:
+    the distances are all that it can come to, nearly always one.
+    """
     (places, areas), (other_places, other_areas) = (surfels(mask, spacing_mm) for mask in (prediction, reference))
     distances_mm = np.linalg.norm(places[:, None] - other_places[None], axis=-1)
     percentiles, close = [], 0.0
     for nearest_mm, weights in ((distances_mm.min(axis=1), areas), (distances_mm.min(axis=0), other_areas)):
         order = np.argsort(nearest_mm)
-        enough = np.cumsum(weights[order]) >= 0.95 * weights.sum() * (1 - 1e-12)
-        percentiles.append(nearest_mm[order][enough][0])
+        share = np.cumsum(weights[order]) / weights.sum()
+        percentiles.append([nearest_mm[order][share > 0.95 + rounding][0] for rounding in (-1e-12, 1e-12)])
         close += weights[nearest_mm <= tolerance_mm].sum()
-    return close / (areas.sum() + other_areas.sum()), max(percentiles)
+    return close / (areas.sum() + other_areas.sum()), {max(pair) for pair in product(*percentiles)}
 
 
 @settings(max_examples=150, deadline=None)
@@ -72,7 +78,19 @@ def test_equals_all_pairs(pair, tolerance_mm):
     surfaces = Surfaces(*pair)
     dice, hausdorff_mm = all_pairs(*pair, tolerance_mm)
     assert surfaces.dice(tolerance_mm) == pytest.approx(dice, abs=1e-12)
-    assert surfaces.robust_hausdorff() == pytest.approx(hausdorff_mm, abs=1e-9)
+    assert surfaces.robust_hausdorff() in [pytest.approx(one, abs=1e-9) for one in hausdorff_mm]
+
+
+def test_rounding_may_decide_where_the_area_is_just_enough():
+    """Five voxels and four of them: 95 % of the area lie within 1 mm to the last digit."""
+    mask = np.zeros((1, 6, 4), dtype=bool)
+    for place in ((1, 0), (1, 2), (3, 2), (4, 0), (4, 3)):
+        mask[0][place] = True
+    other = mask.copy()
+    other[0, 4, 3] = False
+    _, hausdorff_mm = all_pairs(mask, other, ISOTROPIC, 0.0)
+    assert hausdorff_mm == {1.0, np.sqrt(2)}
+    assert Surfaces(mask, other, ISOTROPIC).robust_hausdorff() in hausdorff_mm
 
 
 @settings(max_examples=60, deadline=None)
