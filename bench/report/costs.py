@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -85,18 +85,25 @@ def network_key(model: str, options: Mapping[str, Any]) -> str:
     return json.dumps([model, dict(options)], sort_keys=True)
 
 
-def costs(records: Sequence[Record]) -> Costs | None:
+def costs(records: Sequence[Record], networks: Collection[str] | None = None) -> Costs | None:
     """The figures of those profiles of whole networks that agree in all but network, mode and batch; None for none.
 
-    They agree in the backend of the scan too where they have one: of several it is that of most measurements, then the
-    last by name. Of several such groups it is the one of most networks, then of the largest image, then the first by
-    name. Of several batches of a mode it is the one of most networks, then the largest. Only complete measurements
-    count. Time and memory of training are those of a training step, parameters and operations are from either.
+    Profiles of other networks than those asked for decide nothing. The others agree in the backend of the scan too
+    where they have one: of several it is that of most measurements, then the last by name. Of several such groups it
+    is the one of most networks, then of the largest image, then the first by name. Of several batches of a mode it is
+    the one of most networks, then the largest. Only complete measurements count. Time and memory of training are those
+    of a training step, parameters and operations are from either.
+
+    Args:
+        records: of any kind.
+        networks: the keys of those of interest, see `network_key`; None for all.
     """
     groups: dict[str, list[Record]] = {}
     for record in records:
         job = record.content.get("job", {})
-        if record.kind == "profile" and record.status == "complete" and job.get("what") == "network":
+        if record.kind != "profile" or record.status != "complete" or job.get("what") != "network":
+            continue
+        if networks is None or network_key(job["model"], job["model_options"]) in networks:
             groups.setdefault(json.dumps([job.get(name, False) for name in _SHARED]), []).append(record)
     # Of equals the first by name, whatever the order of the records.
     merged = [_merge(_of_one_scan(groups[name])) for name in sorted(groups)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.errors import BenchError, unknown
 from bench.metrics import CONVENTIONS
-from bench.report.costs import costs
+from bench.report.costs import costs, network_key
 from bench.report.frame import LESIONWISE, differences, group_records
 from bench.report.published import segmamba_table1
 from bench.report.settings import is_profile
@@ -97,7 +97,10 @@ def select(request: Request) -> Selection:
     tables, refusals = [], []
     for group in groups:
         try:
-            tables.append(make_table(group, request.choice, costs=costs(everything), published=published))
+            jobs = [record.content["job"] for record in group.records]
+            shown = {network_key(job["model"], job.get("model_options") or {}) for job in jobs}
+            beside = costs(everything, shown)
+            tables.append(make_table(group, request.choice, costs=beside, published=published))
         except BenchError as error:  # one dataset's lack of a region or a metric is not the others'
             refusals.append(error)
     if refusals and not tables:

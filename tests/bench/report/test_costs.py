@@ -12,7 +12,8 @@ import pytest
 import models
 from bench.report.costs import Costs, costs, network_key
 from bench.report.frame import group_records
-from bench.report.table import Table, make_table, table_sheet
+from bench.report.select import Request, select
+from bench.report.table import Choice, Table, make_table, table_sheet
 from bench.store import Record, Store
 
 Make = Callable[..., Record]
@@ -163,6 +164,25 @@ def test_of_several_batches_that_of_most_networks_counts_for_each_mode_then_the_
             "unet": (0.1, 2.0),
             "unetr": (0.2, None),
         }
+
+
+def test_networks_that_are_not_shown_decide_nothing(tmp_path: Path, complete_record: Make, profile: Make) -> None:
+    """Neither the size nor the backend of the scan is that of most networks, but that of most that are shown."""
+    scanning = {"operations": {"convolution": 9, "scan": 1, "uncounted": {}}}
+    complete_record(tmp_path)
+    narrow = _built("segmamba", NARROW)
+    profile("segmamba", 96, seconds=0.3, job={**narrow, "backend": "triton"}, found=scanning)
+    profile("segmamba", 96, seconds=9.0, job={**narrow, "backend": "torch"}, found=scanning)
+    for other in ("umamba", "unet", "unetr"):
+        profile(other, 64, seconds=0.1)
+        profile(other, 96, seconds=0.2, job={"backend": "torch"}, found=scanning)
+    records = Store(tmp_path).records()
+    assert "scan by torch" in costs(records).setting
+    found = costs(records, {network_key("segmamba", narrow["model_options"])})
+    assert found.setting == "96³, bf16, scan by triton, batch 1 in inference"
+    assert set(_named(found)) == {"segmamba"}
+    shown = select(Request(tmp_path, (), "", "", (), "", Choice(), published=False, allow_mixed=False))
+    assert [table.costs for table in shown.tables] == [found]
 
 
 def test_size_and_options_are_told(profile: Make) -> None:
