@@ -21,6 +21,7 @@ CONFIDENCE = 0.95
 RESAMPLES = 9999
 
 _DIFFERENCES = ("mean_difference", "difference_low", "difference_high", "median_difference")
+_ERRORS = ("standard_error_cases", "standard_error_both")
 
 METHOD = (
     f"Intervals: {CONFIDENCE:.0%}, BCa bootstrap over cases, {RESAMPLES} resamples. p: two-sided Wilcoxon signed-rank "
@@ -30,8 +31,9 @@ METHOD = (
     f"Tier 1: not distinguishable from the best at {ALPHA:g}; tier 2: likewise from the best of the rest. Rank, first "
     "places, τ: by the mean, in 1000 resamples of the cases. By seed: the ranks by the trainings of one seed alone. "
     "Average rank: over cases; CD: Nemenyi's critical difference.",
-    "Scores of one case are averaged over seeds first. With one training run for each network this speaks of cases, "
-    "not of retraining.",
+    "Scores of one case are averaged over seeds first. Intervals, p and tiers speak of other cases under the networks "
+    "as they were trained, not of training them again: for that, s.e. with seeds is the standard error of best − model "
+    "over cases and training runs, from the variance between seeds, of which few seeds say little.",
 )
 
 
@@ -108,8 +110,8 @@ def statistics_frame(found: Statistics) -> pd.DataFrame:
     """One row per region, metric and network, in the units of ``cases.csv``; for CSV."""
     keys = ["region", "metric", "model"]
     best = found.best.rename(columns={"model_a": "best", "model_b": "model"})
-    best = best[[*keys, "best", *_DIFFERENCES, "p", "p_holm", "rank_biserial"]]
-    renamed = {name: f"best_minus_model_{name}" for name in _DIFFERENCES}
+    best = best[[*keys, "best", *_DIFFERENCES, *_ERRORS, "p", "p_holm", "rank_biserial"]]
+    renamed = {name: f"best_minus_model_{name}" for name in (*_DIFFERENCES, *_ERRORS)}
     return (
         found.summary.merge(best.rename(columns=renamed), on=keys, how="left")
         .merge(found.tiers[[*keys, "tier"]], on=keys, how="left")
@@ -164,7 +166,7 @@ def _folds(table: Table) -> list[str]:
 
 
 def _networks(found: Statistics, rows: pd.DataFrame, region: str, metric: Metric) -> Sheet:
-    several = rows["seed_ranks"].notna().all()
+    several = bool(rows["seed_ranks"].notna().all())
     columns = (
         Column("model", numeric=False),
         Column("mean"),
@@ -172,6 +174,7 @@ def _networks(found: Statistics, rows: pd.DataFrame, region: str, metric: Metric
         Column("median"),
         Column("best − model"),
         Column("interval"),
+        *([Column("s.e. with seeds")] if several else []),
         Column("p (Holm)"),
         Column("r"),
         Column("tier"),
@@ -189,7 +192,7 @@ def _networks(found: Statistics, rows: pd.DataFrame, region: str, metric: Metric
                 Cell(metric.text(row["mean"]), row["mean"], best=leads and len(rows) > 1),
                 Cell(_interval(metric, row["mean_low"], row["mean_high"])),
                 Cell(metric.text(row["median"]), row["median"]),
-                *_against_best(row, metric, leads),
+                *_against_best(row, metric, leads, several),
                 Cell(_whole(row["tier"]), row["tier"]),
                 Cell(_ranks(row), row["rank"]),
                 *([Cell(str(row["seed_ranks"]))] if several else []),
@@ -201,13 +204,15 @@ def _networks(found: Statistics, rows: pd.DataFrame, region: str, metric: Metric
     return Sheet(title, columns, tuple(body), tuple(_together(found, region, metric)))
 
 
-def _against_best(row: Mapping[Hashable, Any], metric: Metric, leads: bool) -> list[Cell]:
+def _against_best(row: Mapping[Hashable, Any], metric: Metric, leads: bool, several: bool) -> list[Cell]:
     if leads:
-        return [Cell("")] * 4
+        return [Cell("")] * (5 if several else 4)
     difference, low, high = (row[f"best_minus_model_{name}"] for name in _DIFFERENCES[:3])
+    error = row[f"best_minus_model_{_ERRORS[1]}"]
     return [
         Cell(metric.text(difference), difference),
         Cell(_interval(metric, low, high)),
+        *([Cell("–" if pd.isna(error) else metric.text(error), error)] if several else []),
         Cell(p_text(row["p_holm"]), row["p_holm"]),
         Cell(f"{row['rank_biserial']:+.2f}", row["rank_biserial"]),
     ]

@@ -21,7 +21,7 @@ from bench.report.shown import DEFAULT_METRICS, Metric, metrics
 ALIKE = "†"
 # Below it the exact distribution of the signed-rank statistic has visible steps.
 FEW_CASES = 20
-ALIKE_BY = "paired Wilcoxon tests, Holm, level 0.05"
+ALIKE_BY = "paired Wilcoxon tests over cases, Holm, level 0.05"
 
 
 @dataclass(frozen=True)

@@ -50,12 +50,12 @@ def variance(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for scores in scores_of(frame):
         for model, values in zip(scores.models, scores.by_seed, strict=True):
-            rows.append((scores.region, scores.metric, model, *values.shape, *_components(values)))
+            rows.append((scores.region, scores.metric, model, *values.shape, *components(values)))
     return pd.DataFrame(rows, columns=list(VARIANCE_COLUMNS))
 
 
-def _components(values: NDArray[np.float64]) -> tuple[float, ...]:
-    """Components, shares and standard errors of an array (cases, seeds)."""
+def components(values: NDArray[np.float64]) -> tuple[float, ...]:
+    """Components, shares and standard errors of an array (cases, seeds): the last eight of ``VARIANCE_COLUMNS``."""
     cases, seeds = values.shape
     if cases < 2:
         return (np.nan,) * 8

@@ -7,9 +7,11 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from bench.stats.arguments import check_fraction
 from bench.stats.bootstrap import check_bootstrap, mean_interval
+from bench.stats.components import components
 from bench.stats.ranking import LOWER_IS_BETTER, best_first, rank_models
 from bench.stats.scores import Scores, scores_of
 from bench.stats.signed_rank import holm, paired_scale, signed_rank
@@ -24,6 +26,8 @@ COMPARE_COLUMNS = (
     "difference_low",
     "difference_high",
     "median_difference",
+    "standard_error_cases",
+    "standard_error_both",
     "statistic",
     "p",
     "zeros",
@@ -48,7 +52,10 @@ def compare(frame: pd.DataFrame, confidence: float = 0.95, resamples: int = 9999
     Returns:
         ``COMPARE_COLUMNS``, with ``model_a`` before ``model_b`` by name; no rows for a single model. Differences are
         a − b in the metric's unit, whichever direction is better: ``mean_difference`` and its interval
-        ``difference_low``, ``difference_high`` (nan for one case), ``median_difference``. ``statistic``, ``p`` and
+        ``difference_low``, ``difference_high`` (nan for one case), ``median_difference``. Two standard errors of the
+        mean difference: ``standard_error_cases`` for other cases under the same trained networks,
+        ``standard_error_both`` for other cases and other training runs, to which it adds the variance between seeds of
+        each model (see `variance`); nan where either has one seed. ``statistic``, ``p`` and
         ``zeros`` (cases that do not differ, which leave the test) are of a two-sided Wilcoxon signed-rank test by the
         normal approximation, ``p_holm`` is its p corrected by Holm over all pairs of the region and metric, and
         ``rank_biserial`` is the matched-pairs rank-biserial correlation (Kerby 2014), positive where a is larger.
@@ -111,6 +118,7 @@ def _compare(
     a, b = scores.per_case[first], scores.per_case[second]
     test = signed_rank(a, b)
     low, high = mean_interval(a - b, paired_scale(a, b), confidence, resamples, seed)
+    error_cases, error_both = _standard_errors(scores, first, second)
     names = np.array(scores.models, dtype=object)
     columns = {
         "region": scores.region,
@@ -122,6 +130,8 @@ def _compare(
         "difference_low": low,
         "difference_high": high,
         "median_difference": np.median(a - b, axis=1),
+        "standard_error_cases": error_cases,
+        "standard_error_both": error_both,
         "statistic": test.statistic,
         "p": test.p,
         "zeros": test.zeros,
@@ -129,3 +139,18 @@ def _compare(
         "rank_biserial": test.rank_biserial,
     }
     return pd.DataFrame(columns, columns=list(COMPARE_COLUMNS))
+
+
+def _standard_errors(
+    scores: Scores, first: NDArray[np.intp], second: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(pairs,) each: of the mean difference over cases, and over cases and training runs.
+
+    What a training run adds to all cases alike is no part of how differences vary over cases; the trainings of two
+    models are independent of each other.
+    """
+    if scores.cases < 2:
+        return (np.full(len(first), np.nan),) * 2
+    over_cases = (scores.per_case[first] - scores.per_case[second]).var(axis=1, ddof=1) / scores.cases
+    of_seeds = np.array([components(values)[1] / values.shape[1] for values in scores.by_seed])
+    return np.sqrt(over_cases), np.sqrt(over_cases + of_seeds[first] + of_seeds[second])

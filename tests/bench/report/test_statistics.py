@@ -204,7 +204,8 @@ def test_the_csv_holds_the_numbers_of_bench_stats(compared: Callable) -> None:
     )
     others = frame[frame["best"].notna()]
     assert len(others) == len(best) == 3 * 2 * (len(GAINS) - 1)
-    for ours, theirs in (("p_holm", "p_holm"), ("best", "model_a"), ("best_minus_model_difference_low",) * 2):
+    same = ("best_minus_model_difference_low", "best_minus_model_standard_error_both")
+    for ours, theirs in (("p_holm", "p_holm"), ("best", "model_a"), *((name, name) for name in same)):
         wanted = best[theirs.removeprefix("best_minus_model_")]
         pd.testing.assert_series_equal(others[ours], wanted, check_names=False)
 
@@ -221,13 +222,19 @@ def test_seeds_are_spoken_of_only_where_there_are_several(compared: Callable) ->
     assert all(sheet.title != "Cases and seeds" for sheet in sheets)
     assert not any("all pairs" in sheet.title for sheet in sheets)  # of two the first table says it all
     assert [sheet.notes[: len(METHOD)] == METHOD for sheet in sheets] == [True] + [False] * (len(sheets) - 1)
-    assert not any(column.label == "by seed" for sheet in sheets for column in sheet.columns)
+    assert not any(column.label in ("by seed", "s.e. with seeds") for sheet in sheets for column in sheet.columns)
     assert not any("between the rankings" in note for sheet in sheets for note in sheet.notes)
     table, found = compared(two, (0, 1))
     *networks, last = statistics_sheets(found, table)
     assert [_cells(sheet, "by seed") for sheet in networks] == [{"segmamba": "1, 1", "unetr": "2, 2"}] * 6
+    best = stats.against_best(found.frame, resamples=RESAMPLES, lower_is_better=["hd95"])
+    errors = best.set_index(["region", "metric"])["standard_error_both"]
     for sheet in networks:
         assert "Kendall's τ between the rankings of 2 seeds: 1.00." in sheet.notes
+        region, label = sheet.title.split(", ")[:2]
+        scale, metric = (100, "dice") if label == "Dice %" else (1, "hd95")
+        told = f"{scale * errors[region, metric]:.2f}"
+        assert _cells(sheet, "s.e. with seeds") == {"segmamba": "", "unetr": told}
     assert last.title == "Cases and seeds"
     variance = stats.variance(found.frame).set_index(["region", "metric", "model"])
     assert len(last.rows) == 3 * 2 * 2

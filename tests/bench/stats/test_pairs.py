@@ -55,6 +55,39 @@ def test_the_interval_is_scipys(make_scores: MakeScores) -> None:
     assert (row["difference_low"], row["difference_high"]) == pytest.approx(tuple(interval), abs=1e-8)
 
 
+def test_standard_errors_are_those_of_repeated_studies(make_scores: MakeScores) -> None:
+    """Cases and trainings drawn again 300 times: how the difference scatters under the same trainings and others."""
+    random, cases, seeds, repeats = np.random.default_rng(11), 40, 3, 300
+    found, same, anew = [], [], []
+    for _ in range(repeats):
+        trained = random.normal(0, 0.05, (2, seeds))
+
+        def draw(trained: np.ndarray) -> np.ndarray:
+            difficulty = random.normal(0, 0.3, (cases, 1))
+            own = random.normal(0, 0.1, (2, cases, 1))
+            return 0.6 + difficulty + own + trained[:, None, :] + random.normal(0, 0.08, (2, cases, seeds))
+
+        a, b = draw(trained)
+        (row,) = compare(make_scores({"a": a, "b": b}), resamples=100).to_dict("records")
+        found.append((row["standard_error_cases"] ** 2, row["standard_error_both"] ** 2))
+        anew.append(row["mean_difference"])
+        same.append(row["mean_difference"] - (trained[0] - trained[1]).mean())
+    cases_only, both = np.mean(found, axis=0)
+    assert cases_only == pytest.approx(np.var(same), rel=0.2)
+    assert both == pytest.approx(np.var(anew), rel=0.2)
+    assert both > 1.5 * cases_only
+
+
+def test_one_training_of_either_says_nothing_on_training_again(make_scores: MakeScores) -> None:
+    values = np.random.default_rng(2).random((6, 2))
+    (row,) = compare(make_scores({"a": values, "b": values[:, 0] / 2}), resamples=100).to_dict("records")
+    difference = values.mean(axis=1) - values[:, 0] / 2
+    assert row["standard_error_cases"] == pytest.approx(stats.sem(difference))
+    assert np.isnan(row["standard_error_both"])
+    (alone,) = compare(make_scores({"a": [[1, 2]], "b": [[2, 4]]}), resamples=100).to_dict("records")
+    assert np.isnan([alone["standard_error_cases"], alone["standard_error_both"]]).all()
+
+
 def test_a_signed_rank_test_by_hand(make_scores: MakeScores) -> None:
     """Differences 0, 1, −2, 3, 3: ranks of 1, −2, 3, 3 are 1, 2, 3.5, 3.5, so R⁺ = 8 and R⁻ = 2.
 
