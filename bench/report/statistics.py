@@ -22,6 +22,7 @@ RESAMPLES = 9999
 
 _DIFFERENCES = ("mean_difference", "difference_low", "difference_high", "median_difference")
 _ERRORS = ("standard_error_cases", "standard_error_both")
+_ERROR_WITH_SEEDS = "best_minus_model_standard_error_both"
 
 METHOD = (
     f"Intervals: {CONFIDENCE:.0%}, BCa bootstrap over cases, {RESAMPLES} resamples. p: two-sided Wilcoxon signed-rank "
@@ -32,8 +33,8 @@ METHOD = (
     "places, τ: by the mean, in 1000 resamples of the cases. By seed: the ranks by the trainings of one seed alone. "
     "Average rank: over cases; CD: Nemenyi's critical difference.",
     "Scores of one case are averaged over seeds first. Intervals, p and tiers speak of other cases under the networks "
-    "as they were trained, not of training them again: for that, s.e. with seeds is the standard error of best − model "
-    "over cases and training runs, from the variance between seeds, of which few seeds say little.",
+    "as they were trained, not of training them again. Where networks have several seeds, s.e. with seeds is the "
+    "standard error of best − model over cases and training runs; it is rough where the seeds are few.",
 )
 
 
@@ -166,7 +167,8 @@ def _folds(table: Table) -> list[str]:
 
 
 def _networks(found: Statistics, rows: pd.DataFrame, region: str, metric: Metric) -> Sheet:
-    several = bool(rows["seed_ranks"].notna().all())
+    ranked = bool(rows["seed_ranks"].notna().all())
+    retrained = bool(rows[_ERROR_WITH_SEEDS].notna().any())
     columns = (
         Column("model", numeric=False),
         Column("mean"),
@@ -174,12 +176,12 @@ def _networks(found: Statistics, rows: pd.DataFrame, region: str, metric: Metric
         Column("median"),
         Column("best − model"),
         Column("interval"),
-        *([Column("s.e. with seeds")] if several else []),
+        *([Column("s.e. with seeds")] if retrained else []),
         Column("p (Holm)"),
         Column("r"),
         Column("tier"),
         Column("rank"),
-        *([Column("by seed")] if several else []),
+        *([Column("by seed")] if ranked else []),
         Column("first places"),
         Column("average rank"),
     )
@@ -192,10 +194,10 @@ def _networks(found: Statistics, rows: pd.DataFrame, region: str, metric: Metric
                 Cell(metric.text(row["mean"]), row["mean"], best=leads and len(rows) > 1),
                 Cell(_interval(metric, row["mean_low"], row["mean_high"])),
                 Cell(metric.text(row["median"]), row["median"]),
-                *_against_best(row, metric, leads, several),
+                *_against_best(row, metric, leads, retrained),
                 Cell(_whole(row["tier"]), row["tier"]),
                 Cell(_ranks(row), row["rank"]),
-                *([Cell(str(row["seed_ranks"]))] if several else []),
+                *([Cell(str(row["seed_ranks"]))] if ranked else []),
                 Cell("–" if pd.isna(row["first_share"]) else f"{row['first_share']:.0%}", row["first_share"]),
                 Cell(f"{row['average_rank']:.2f}", row["average_rank"]),
             )
@@ -204,15 +206,15 @@ def _networks(found: Statistics, rows: pd.DataFrame, region: str, metric: Metric
     return Sheet(title, columns, tuple(body), tuple(_together(found, region, metric)))
 
 
-def _against_best(row: Mapping[Hashable, Any], metric: Metric, leads: bool, several: bool) -> list[Cell]:
+def _against_best(row: Mapping[Hashable, Any], metric: Metric, leads: bool, retrained: bool) -> list[Cell]:
     if leads:
-        return [Cell("")] * (5 if several else 4)
+        return [Cell("")] * (5 if retrained else 4)
     difference, low, high = (row[f"best_minus_model_{name}"] for name in _DIFFERENCES[:3])
-    error = row[f"best_minus_model_{_ERRORS[1]}"]
+    error = row[_ERROR_WITH_SEEDS]
     return [
         Cell(metric.text(difference), difference),
         Cell(_interval(metric, low, high)),
-        *([Cell("–" if pd.isna(error) else metric.text(error), error)] if several else []),
+        *([Cell("–" if pd.isna(error) else metric.text(error), error)] if retrained else []),
         Cell(p_text(row["p_holm"]), row["p_holm"]),
         Cell(f"{row['rank_biserial']:+.2f}", row["rank_biserial"]),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -243,6 +244,15 @@ def test_seeds_are_spoken_of_only_where_there_are_several(compared: Callable) ->
         metric = "dice" if label == "Dice %" else "hd95"
         assert seeds == "2"
         assert share == f"{variance.loc[(region, metric, model), 'case_share']:.1%}"
+    lacking = found.frame[(found.frame["model"] == "segmamba") | (found.frame["seed"] == 0)]
+    assert set(lacking["model"]) == set(two)
+    apart = replace(
+        found,
+        best=stats.against_best(lacking, resamples=RESAMPLES, lower_is_better=["hd95"]),
+        by_seed=stats.rank_by_seed(lacking, ["hd95"]),
+    )
+    heads = [column.label for column in statistics_sheets(apart, table)[0].columns]
+    assert not {"by seed", "s.e. with seeds"} & set(heads)
     table, found = compared(two, (0, 1, 2))
     (note,) = [note for note in statistics_sheets(found, table)[0].notes if "between the rankings" in note]
     assert note == "Kendall's τ between the rankings of 3 seeds: 1.00 (1.00 to 1.00)."
