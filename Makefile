@@ -30,7 +30,7 @@ check: install
 
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TEST_PROCESSES) --dist worksteal -m "not alone"
-	$(BIN)/pytest -m alone
+	$(BIN)/pytest -m alone $$(grep -rl --include='*.py' 'mark\.alone' tests)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
