@@ -168,8 +168,9 @@ class TrainFields(Section):
     steps: Positive | None = Field(default=None, description="budget in optimiser steps")
     gpu_seconds: PositiveFloat | None = Field(
         default=None,
-        description="budget in seconds of training times devices, for a comparison at equal compute; validation and "
-        "checkpoints are not charged, and the schedule follows the share that is spent",
+        description="budget in seconds of training times devices, for a comparison at equal compute; not charged are "
+        "validation, checkpoints, and the choice, compilation and recording of kernels at a start; the schedule "
+        "follows the share that is spent",
     )
     steps_per_epoch: Positive = Field(description="optimiser steps in an epoch: the interval of history rows")
     batch_size: Positive = Field(description="patches in an optimiser step, over all devices together")

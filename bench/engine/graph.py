@@ -39,8 +39,7 @@ class Replayed:
 
     def __call__(self, *tensors: Tensor) -> Tensor:
         """The function's result."""
-        if self._graph is None:
-            self._record(tensors)
+        self.record(*tensors)
         if not self._fits(tensors):
             return self._function(*tensors)
         assert self._graph is not None
@@ -50,7 +49,10 @@ class Replayed:
         self._graph.replay()
         return self._found
 
-    def _record(self, tensors: tuple[Tensor, ...]) -> None:
+    def record(self, *tensors: Tensor) -> None:
+        """Make the recording, if it is not there, without a call; leaves what ``rehearsing`` does not bring back."""
+        if self._graph is not None:
+            return
         given = tuple(tensor.clone() for tensor in tensors)
         # Off the default stream, as a recording is: what the passes keep must belong to no stream but the recorded one.
         aside = torch.cuda.Stream()

@@ -75,9 +75,7 @@ class Step:
             )
         network = self._together or model
         self._forward: Any = torch.compile(network) if execution.compile else network
-        self._pass: Callable[[Tensor, Tensor], Tensor] = self._passes
-        if execution.graph:
-            self._pass = Replayed(self._passes, lambda: undisturbed(model, device))
+        self._replayed = Replayed(self._passes, lambda: undisturbed(model, device)) if execution.graph else None
 
     def __call__(self, batch: Batch, rate: float) -> float:
         """Do one step on this process's part of a batch; returns its loss, the mean over its patches."""
@@ -92,14 +90,23 @@ class Step:
         self.on_phase("optimiser")
         return float(loss)
 
+    def rehearse(self, batch: Batch) -> None:
+        """Let kernels be chosen, compiled and recorded for batches of this size; weights and random states stay."""
+        if self._replayed is not None:
+            self._replayed.record(batch.image, batch.label)
+            return
+        with undisturbed(self._model, self._device):
+            self._passes(batch.image, batch.label)
+
     def accumulate(self, batch: Batch) -> Tensor:
         """Put the gradient of a batch's mean loss, times the scaler's factor, into the parameters; returns the loss.
 
         Replayed as a graph it is one phase, ``backward``, and not two.
         """
-        loss = self._pass(batch.image, batch.label)
-        if self._execution.graph:
-            self.on_phase("backward")
+        if self._replayed is None:
+            return self._passes(batch.image, batch.label)
+        loss = self._replayed(batch.image, batch.label)
+        self.on_phase("backward")
         return loss
 
     def _passes(self, image: Tensor, label: Tensor) -> Tensor:

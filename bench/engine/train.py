@@ -137,6 +137,8 @@ class _Training:
             self._state.execution = asdict(execution)
             around.on_execution(execution)
             del content
+            if fields.gpu_seconds is not None:  # what is done once a start is not charged, however often it starts
+                step.rehearse(self._sampler.batch(self._state.step, around.device, self._samples))
             self._go_on(step)
         return self._state
 

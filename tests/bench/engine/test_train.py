@@ -250,6 +250,41 @@ def test_a_budget_in_seconds_is_shared_by_what_came_before_an_interruption(
     assert 0.6 <= state.seconds < 1.0
 
 
+class SlowAtFirst(nn.Module):
+    """Takes its time over the first batch of a size, as a network does whose kernels are to be compiled for it."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.body = nn.Conv3d(1, 2, 3, padding=1)
+        self._seconds, self._seen = seconds, set[int]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) not in self._seen:
+            time.sleep(self._seconds)
+        self._seen.add(len(x))
+        return self.body(x)
+
+
+def test_a_budget_in_seconds_is_not_charged_for_the_first_pass_of_any_start(
+    tmp_path: Path, run_training: Callable
+) -> None:
+    """Else a network whose kernels take long to compile trains less, and one that was interrupted least."""
+    with pytest.raises(Interrupted):
+        run_training(tmp_path, "steps=none", "gpu_seconds=0.8", model=SlowAtFirst(1), stop_after=2, batch_size=3)
+    begun = time.monotonic()
+    _, state, _ = run_training(tmp_path, "steps=none", "gpu_seconds=0.8", model=SlowAtFirst(1), batch_size=3)
+    assert time.monotonic() - begun > 1
+    assert state.step > 5
+
+
+def test_a_rehearsal_leaves_no_trace(tmp_path: Path, run_training: Callable) -> None:
+    """Steps counted by time are those counted by number, dropout included."""
+    _, timed, _ = run_training(tmp_path / "timed", "steps=none", "gpu_seconds=0.3", "schedule=constant")
+    steps = f"steps={timed.step}"
+    _, counted, _ = run_training(tmp_path / "counted", steps, "schedule=constant")
+    assert [row["loss"] for row in timed.history] == [row["loss"] for row in counted.history]
+
+
 def test_validation_takes_place_on_time_and_keeps_the_best(tmp_path: Path, run_training: Callable) -> None:
     dice = iter([0.5, 0.8, 0.7])
     weights: list[dict[str, Tensor]] = []
