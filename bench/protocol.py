@@ -147,6 +147,31 @@ def overridden(changes: Sequence[str], more: Sequence[str]) -> list[str]:
     return [*(change for change in changes if _field(change) not in later), *more]
 
 
+def wanted_values(changes: Sequence[str]) -> dict[str, str]:
+    """The fields that are named, each with its value as `show` prints it: what `recorded_value` is compared with.
+
+    Args:
+        changes: ``FIELD=VALUE``, as for `load_protocol`, of fields that all models share.
+
+    Raises:
+        BenchError: an unknown field, a value of the wrong kind or range, an option of a network.
+    """
+    named = [_field(change) for change in changes]
+    for field in named:
+        if field.startswith("model_options."):
+            raise BenchError(
+                f"--set {field}: an option of a network; expected a field of the protocol: train.steps=1000"
+            )
+    protocol = load_protocol("paper", changes)
+    return {field: show(_value(protocol, field)) for field in named}
+
+
+def recorded_value(protocol: Mapping[str, Any], field: str) -> str:
+    """A field of a protocol as `Protocol.canonical` wrote it, as `show` prints it; its default where it is left out."""
+    section, _, name = field.partition(".")
+    return show(protocol[section].get(name, _sections()[section].model_fields[name].default))
+
+
 @cache
 def fields() -> Mapping[str, str]:
     """Every settable field, dotted, with its description."""

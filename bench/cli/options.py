@@ -30,6 +30,10 @@ Changes = Annotated[
     list[str],
     typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the protocol. May be repeated."),
 ]
+Values = Annotated[
+    list[str],
+    typer.Option("--set", metavar="FIELD=VALUE", help="Only runs whose protocol has that value. May be repeated."),
+]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1; by default the GPU if there is one.")]
 
 JOBS, MACHINES = "How jobs run", "Where jobs run"

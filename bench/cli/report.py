@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.options import Results, parse_folds, parse_seeds, split_names
+from bench.cli.options import Results, Values, parse_folds, parse_seeds, split_names
 from bench.store import DEFAULT_RESULTS
 
 
@@ -20,6 +20,7 @@ def report(
     model: Annotated[list[str], typer.Option("--model", metavar="NAME[,NAME…]", help="Only these networks.")] = [],  # noqa: B006
     dataset: Annotated[str, typer.Option("--dataset", metavar="NAME", help="Only this dataset.")] = "",
     protocol: Annotated[str, typer.Option("--protocol", metavar="NAME", help="Only this protocol.")] = "",
+    set_: Values = [],  # noqa: B006
     seed: Annotated[str, typer.Option("--seed", metavar="N[,N…]", help="Only these seeds.")] = "",
     fold: Annotated[str, typer.Option("--fold", metavar="K[,K…]", help="Only these folds of cross-validations.")] = "",
     metrics: Annotated[
@@ -65,6 +66,7 @@ def report(
             published=published,
             allow_mixed=allow_mixed,
             folds=parse_folds(fold) if fold else [],
+            changes=set_,
             profiles_alone=True,
         )
     )

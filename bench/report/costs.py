@@ -90,7 +90,8 @@ def costs(records: Sequence[Record], networks: Collection[str] | None = None) ->
 
     Profiles of other networks than those asked for decide nothing. The others agree in the backend of the scan too
     where they have one: of several it is that of most measurements, then the last by name. Of several such groups it
-    is the one of most networks, then of the largest image, then the first by name. Of several batches of a mode it is
+    is the one of most networks, then of most figures, which one of inference alone has not, then of the largest image,
+    then the first by name. Of several batches of a mode it is
     the one of most networks, then the largest. Only complete measurements count. Time and memory of training are those
     of a training step, parameters and operations are from either.
 
@@ -107,8 +108,12 @@ def costs(records: Sequence[Record], networks: Collection[str] | None = None) ->
             groups.setdefault(json.dumps([job.get(name, False) for name in _SHARED]), []).append(record)
     # Of equals the first by name, whatever the order of the records.
     merged = [_merge(_of_one_scan(groups[name])) for name in sorted(groups)]
-    found, _ = max(merged, key=lambda one: (len(one[0].figures), one[1]), default=(None, 0))
+    found, _ = max(merged, key=lambda one: (len(one[0].figures), _count(one[0]), one[1]), default=(None, 0))
     return found
+
+
+def _count(found: Costs) -> int:
+    return sum(map(len, found.figures.values()))
 
 
 def _of_one_scan(records: Sequence[Record]) -> list[Record]:

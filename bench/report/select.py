@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import BenchError, unknown
 from bench.metrics import CONVENTIONS
+from bench.protocol import recorded_value, wanted_values
 from bench.report.costs import costs, network_key
 from bench.report.frame import LESIONWISE, differences, group_records
 from bench.report.published import segmamba_table1
@@ -23,6 +24,7 @@ class Request:
     Attributes:
         results: folder of records.
         models, dataset, protocol, seeds, folds: of the records.
+        changes: ``FIELD=VALUE`` that their protocols have.
         convention: what empty masks score, or ``lesionwise``; empty for each protocol's own.
         choice: metrics, regions, order.
         published: whether the SegMamba paper's Table 1 stands in a block of its own.
@@ -40,6 +42,7 @@ class Request:
     published: bool
     allow_mixed: bool
     folds: Sequence[int] = ()
+    changes: Sequence[str] = ()
     profiles_alone: bool = False
 
 
@@ -78,12 +81,13 @@ def select(request: Request) -> Selection:
     """Read the records and make the tables.
 
     Raises:
-        BenchError: no record passes, there is no such convention, or no table can be made as asked.
+        BenchError: no record passes, there is no such convention or field, or no table can be made as asked.
     """
+    wanted = wanted_values(request.changes)
     if request.convention and request.convention not in (*CONVENTIONS, LESIONWISE):
         raise BenchError(unknown("convention", request.convention, [*CONVENTIONS, LESIONWISE]))
     everything = Store(request.results).records()
-    records = [record for record in everything if _passes(record, request)]
+    records = [record for record in everything if _passes(record, request, wanted)]
     profiles = [
         record
         for record in everything
@@ -109,14 +113,17 @@ def select(request: Request) -> Selection:
     return Selection(records, profiles, tables, damaged, [str(error) for error in refusals], differences(groups))
 
 
-def _passes(record: Record, request: Request) -> bool:
+def _passes(record: Record, request: Request, wanted: Mapping[str, str]) -> bool:
     job = record.content.get("job", {})
+    # What predictions from elsewhere were trained under is not known: they join the runs that pass.
+    protocol = job.get("protocol")
     return bool(
         job
         and record.kind != "profile"
         and (not request.models or job["model"] in request.models)
         and (not request.dataset or job["dataset"] == request.dataset)
-        and (not request.protocol or job.get("protocol", {}).get("name", request.protocol) == request.protocol)
+        and (not request.protocol or not protocol or protocol["name"] == request.protocol)
+        and (not protocol or all(recorded_value(protocol, field) == value for field, value in wanted.items()))
         and (not request.seeds or job.get("seed", request.seeds[0]) in request.seeds)
         and (not request.folds or job.get("fold", request.folds[0]) in request.folds)
     )

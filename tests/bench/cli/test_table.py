@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,49 @@ def test_filters_choose_rows(bench: Callable, complete_record: Callable[..., Rec
     assert "unetr" not in bench("table", "--results", tmp_path, "--model", "segmamba").out
     assert "segmamba" not in bench("table", "--results", tmp_path, "--seed", "1").out
     assert bench("table", "--results", tmp_path, "--dataset", "brats2023").status == 2
+
+
+def test_a_value_of_the_protocol_chooses_among_tables(
+    bench: Callable, complete_record: Callable[..., Record], tmp_path: Path
+) -> None:
+    complete_record(tmp_path, model="segmamba", changes=("train.steps=30", "train.fused=true"))
+    complete_record(tmp_path, model="unetr", changes=("train.gpu_seconds=30", "data.patch_size=48"))
+
+    def shown(verb: str, *options: str) -> list[str]:
+        out = tmp_path / "out"
+        answer = bench(verb, "--results", tmp_path, *options, *(("--output", out) if verb == "report" else ()))
+        assert answer.status == 0, answer.err
+        text = answer.out if verb == "table" else (out / "report.md").read_text()
+        return sorted(set(re.findall(r"^\W*(segmamba|unetr)\b.* \d+\.\d", text, re.MULTILINE)))
+
+    for verb in ("table", "report"):
+        assert shown(verb, "--set", "train.steps=30") == ["segmamba"]
+        assert shown(verb, "--set", "train.gpu_seconds=30") == ["unetr"]
+    assert shown("table", "--set", "data.patch_size=48,48,48") == ["unetr"]
+    # Records leave out what is off and came later.
+    assert shown("table", "--set", "train.fused=TRUE") == ["segmamba"]
+    assert shown("table", "--set", "train.fused=false") == ["unetr"]
+    both = ("--set", "train.steps=30", "--set", "data.patch_size=48")
+    assert bench("table", "--results", tmp_path, *both).status == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("train.step=5", ["train.step", "did you mean 'train.steps'"]),
+        ("train.steps=many", ["train.steps=many", "integer"]),
+        ("train.steps", ["expected FIELD=VALUE"]),
+        ("model_options.unetr.hidden_size=192", ["an option of a network", "train.steps=1000"]),
+        ("train.steps=7", ["no record", "with these filters; there are:", "segmamba on phantom"]),
+    ],
+)
+def test_a_value_that_no_protocol_has_is_a_message(
+    bench: Callable, complete_record: Callable[..., Record], tmp_path: Path, change: str, words: list[str]
+) -> None:
+    complete_record(tmp_path)
+    answer = bench("table", "--results", tmp_path, "--set", change)
+    assert (answer.status, answer.out, "Traceback" in answer.err) == (2, "", False)
+    assert all(word in answer.err for word in words), answer.err
 
 
 def test_a_damaged_record_is_told_on_standard_error(

@@ -140,6 +140,10 @@ def test_of_several_sizes_that_of_most_networks_counts_then_the_larger(profile: 
     assert _order([*small, profile("unet", 96), profile("unetr", 96)]) == {"96³, bf16, batch 1 in inference"}
     # A network in both modes is one network.
     assert _order([*small, profile("unet", 96), profile("unet", 96, "train")]) == {"64³, bf16, batch 1 in inference"}
+    # Of as many networks at both sizes, that where they were trained too.
+    larger = [profile(model, 160) for model in ("unet", "unetr")]
+    assert _order([*small, *larger]) == {"160³, bf16, batch 1 in inference"}
+    assert _order([*small, profile("unet", 64, "train"), *larger]) == {"64³, bf16, batch 1"}
     assert _order([profile("unet", 64, hardware=name) for name in ("B", "A")]) == {"64³, bf16, batch 1 in inference"}
     assert {costs(order).hardware for order in itertools.permutations(
         [profile("unet", 64, hardware=name) for name in ("B", "A", "C")]
