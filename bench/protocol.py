@@ -148,7 +148,7 @@ def overridden(changes: Sequence[str], more: Sequence[str]) -> list[str]:
 
 
 def wanted_values(changes: Sequence[str]) -> dict[str, str]:
-    """The fields that are named, each with its value as `show` prints it: what `recorded_value` is compared with.
+    """The fields that are named, each with its value as `show` prints it: what `fits` looks for.
 
     Args:
         changes: ``FIELD=VALUE``, as for `load_protocol`, of fields that all models share.
@@ -166,10 +166,14 @@ def wanted_values(changes: Sequence[str]) -> dict[str, str]:
     return {field: show(_value(protocol, field)) for field in named}
 
 
-def recorded_value(protocol: Mapping[str, Any], field: str) -> str:
-    """A field of a protocol as `Protocol.canonical` wrote it, as `show` prints it; its default where it is left out."""
-    section, _, name = field.partition(".")
-    return show(protocol[section].get(name, _sections()[section].model_fields[name].default))
+def fits(protocol: Mapping[str, Any], name: str, wanted: Mapping[str, str]) -> bool:
+    """Whether a protocol as `Protocol.canonical` wrote it bears a name, where one is given, and has these values."""
+
+    def value(field: str) -> Any:
+        section, _, member = field.partition(".")
+        return protocol[section].get(member, _sections()[section].model_fields[member].default)
+
+    return (not name or protocol["name"] == name) and all(show(value(field)) == wanted[field] for field in wanted)
 
 
 @cache

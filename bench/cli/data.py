@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli.opening import open_dataset
-from bench.cli.options import Changes, DataDir, Results
+from bench.cli.options import Changes, DataDir, Results, Values
 from bench.store import DEFAULT_RESULTS
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def marker(
     dataset: Annotated[str, typer.Option("--dataset", metavar="NAME", help="The phantoms.")] = "phantom_stress",
     data_dir: DataDir = None,
     results: Results = DEFAULT_RESULTS,
+    protocol: Annotated[str, typer.Option("--protocol", metavar="NAME", help="Only runs under this one.")] = "",
+    set_: Values = [],  # noqa: B006
 ) -> None:
     """Of the rims that a phantom's marker decides, how many are called what it says: does a network see that far?"""
     from tabulate import tabulate
@@ -64,14 +66,17 @@ def marker(
     from bench.external import label_maps
     from bench.marker import judge
     from bench.progress import ConsoleWatcher
+    from bench.protocol import wanted_values
     from bench.report.statistics import p_text
 
+    wanted = wanted_values(set_)
     watcher = ConsoleWatcher()
     opened = open_dataset(dataset, data_dir, watcher)
-    named = {str(folder): folder for folder in folders} if folders else _runs_on(opened, results)
+    named = {str(folder): folder for folder in folders} if folders else _runs_on(opened, results, protocol, wanted)
     if not named:
         raise BenchError(
-            f"{results}: found no run on these files of {dataset} that kept its predictions; name folders of label maps"
+            f"{results}: found no run on these files of {dataset} that kept its predictions"
+            f"{' and passes --protocol and --set' if protocol or set_ else ''}; name folders of label maps"
         )
     rows = []
     for name, folder in named.items():
@@ -85,8 +90,9 @@ def marker(
     )
 
 
-def _runs_on(dataset: Dataset, results: Path) -> dict[str, Path]:
-    """Folders of predictions of the complete runs on exactly these files."""
+def _runs_on(dataset: Dataset, results: Path, protocol: str, wanted: Mapping[str, str]) -> dict[str, Path]:
+    """Folders of predictions of the complete runs on exactly these files, under such a protocol."""
+    from bench.protocol import fits
     from bench.store import Store
     from data.fingerprint import fingerprint
 
@@ -96,7 +102,7 @@ def _runs_on(dataset: Dataset, results: Path) -> dict[str, Path]:
         if record.kind != "run" or record.status != "complete" or not folder.is_dir():
             continue
         job = record.content["job"]
-        if job["data_fingerprint"] == files:
+        if job["data_fingerprint"] == files and fits(job["protocol"], protocol, wanted):
             found[f"{job['model']}, seed {job['seed']} ({record.key[:8]})"] = folder
     return dict(sorted(found.items()))
 

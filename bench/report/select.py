@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.errors import BenchError, unknown
 from bench.metrics import CONVENTIONS
-from bench.protocol import recorded_value, wanted_values
+from bench.protocol import fits, wanted_values
 from bench.report.costs import costs, network_key
 from bench.report.frame import LESIONWISE, differences, group_records
 from bench.report.published import segmamba_table1
@@ -122,8 +122,7 @@ def _passes(record: Record, request: Request, wanted: Mapping[str, str]) -> bool
         and record.kind != "profile"
         and (not request.models or job["model"] in request.models)
         and (not request.dataset or job["dataset"] == request.dataset)
-        and (not request.protocol or not protocol or protocol["name"] == request.protocol)
-        and (not protocol or all(recorded_value(protocol, field) == value for field, value in wanted.items()))
+        and (not protocol or fits(protocol, request.protocol, wanted))
         and (not request.seeds or job.get("seed", request.seeds[0]) in request.seeds)
         and (not request.folds or job.get("fold", request.folds[0]) in request.folds)
     )

@@ -41,6 +41,11 @@ def test_runs_on_these_files_are_judged_and_no_others(bench: Callable, stress: P
     told = bench("data", "marker", "--data-dir", stress).out
     assert re.search(r"^segresnet, seed 4 \(\w{8}\) +[1-9] +\d", told, re.MULTILINE), told
     (written,) = (tmp_path / "results").glob("*/record.json")
+    step = ("--protocol", "demo", "--set", "train.steps=1")
+    assert bench("data", "marker", "--data-dir", stress, *step).out == told
+    for other_value in (("--protocol", "paper"), ("--set", "train.steps=2")):
+        answer = bench("data", "marker", "--data-dir", stress, *other_value)
+        assert (answer.status, answer.out, "passes --protocol and --set" in answer.err) == (2, "", True)
     for seed in (9, 7, 5):
         content = json.loads(written.read_text())
         content["job"]["seed"] = seed
