@@ -179,6 +179,10 @@ class TrainFields(Section):
         "or the sum of both"
     )
     dice_background: bool = Field(description="whether the Dice term counts the background as a class")
+    dice_squared: bool = Field(
+        default=False,
+        description="whether the Dice term's denominator sums squares of probabilities (Milletari 2016), or them",
+    )
     deep_supervision: bool = Field(
         description="also train the coarser outputs of networks that have them, weighted as in nnU-Net"
     )

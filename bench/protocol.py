@@ -79,7 +79,12 @@ class Protocol(Section):
         told = {"description", "changes", "sources", "tuned", "model_options"}
         values = self.model_dump(mode="json", exclude=told)
         # They came when there were records already, whose keys stay as they are.
-        for part, field, usual in (("split", "folds", None), ("train", "fused", False), ("train", "graph", False)):
+        for part, field, usual in (
+            ("split", "folds", None),
+            ("train", "fused", False),
+            ("train", "graph", False),
+            ("train", "dice_squared", False),
+        ):
             if values[part][field] is usual:
                 del values[part][field]
         return values

@@ -27,7 +27,7 @@ def make_loss(fields: TrainFields) -> Loss:
         logits = logits.float()
         if fields.loss == "cross_entropy":
             return F.cross_entropy(logits, label)
-        dice = soft_dice(logits, label, background=fields.dice_background)
+        dice = soft_dice(logits, label, background=fields.dice_background, squared=fields.dice_squared)
         return dice if fields.loss == "dice" else dice + F.cross_entropy(logits, label)
 
     def loss(logits: Tensor | Sequence[Tensor], label: Tensor) -> Tensor:
@@ -36,20 +36,24 @@ def make_loss(fields: TrainFields) -> Loss:
     return loss
 
 
-def soft_dice(logits: Tensor, label: Tensor, *, background: bool) -> Tensor:
-    """One minus the soft Dice of softmax probabilities, the mean over patches and classes (Milletari et al. 2016, with
-    sums of probabilities instead of squares in the denominator, as in nnU-Net).
+def soft_dice(logits: Tensor, label: Tensor, *, background: bool, squared: bool = False) -> Tensor:
+    """One minus the soft Dice of softmax probabilities, the mean over patches and classes.
+
+    The denominator sums squares of probabilities (Milletari et al. 2016, section 3), or probabilities as in nnU-Net.
+    A network that calls a rare class everywhere alike is led away from that by squares alone: without them the loss
+    falls the more it does so.
 
     Args:
         logits: (B, K, D, H, W).
         label: (B, D, H, W), integers.
         background: whether class 0 counts.
+        squared: whether the denominator sums squares.
     """
     probability = logits.softmax(1)
     truth = torch.zeros_like(probability).scatter_(1, label[:, None], 1.0)
     axes = tuple(range(2, logits.ndim))
     overlap = (probability * truth).sum(axes)
-    extent = probability.sum(axes) + truth.sum(axes)
+    extent = (probability.square() if squared else probability).sum(axes) + truth.sum(axes)
     dice = (2 * overlap + _SMOOTH) / (extent + _SMOOTH)
     return 1 - (dice if background else dice[:, 1:]).mean()
 

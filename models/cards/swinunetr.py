@@ -41,7 +41,8 @@ _V1 = ModelCard(
     size_multiple=32,
     minimum_size=64,
     fixed_size=False,
-    recipe="AdamW 8e-4, cosine decay after warm-up, 800 epochs, soft Dice, patches of 128³, batch 1 on each of 8 GPUs",
+    recipe="AdamW 8e-4, cosine decay after warm-up, 800 epochs, soft Dice of nested regions (here of classes), "
+    "patches of 128³, batch 1 on each of 8 GPUs",
     recipe_fields=MIRROR_SCALE_SHIFT
     | {
         "train.epochs": 800,

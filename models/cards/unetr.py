@@ -42,6 +42,7 @@ _PROJECTIONS = ("conv", "perceptron")
             "train.batch_size": 6,
             "train.loss": "dice_ce",
             "train.dice_background": True,
+            "train.dice_squared": True,
             "train.optimiser": "adamw",
             "train.learning_rate": 1e-4,
             "train.weight_decay": 1e-5,

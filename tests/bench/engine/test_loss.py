@@ -25,19 +25,33 @@ def test_single_logits_give_the_mean_over_voxels(cross_entropy: Callable) -> Non
     torch.testing.assert_close(cross_entropy(logits, label), -picked.mean())
 
 
+@pytest.mark.parametrize("squared", [True, False])
 @pytest.mark.parametrize("background", [True, False])
-def test_dice_is_that_of_monai(make_fields: Callable, background: bool) -> None:
+def test_dice_is_that_of_monai(make_fields: Callable, background: bool, squared: bool) -> None:
     torch.manual_seed(0)
     logits, label = torch.randn(2, 4, 5, 6, 7), torch.randint(3, (2, 5, 6, 7))  # class 3 is absent
     settings = {
         "softmax": True, "to_onehot_y": True, "include_background": background, "smooth_nr": 1e-5, "smooth_dr": 1e-5,
+        "squared_pred": squared,
     }  # fmt: skip
-    found = soft_dice(logits, label, background=background)
+    fields = (f"dice_background={str(background).lower()}", f"dice_squared={str(squared).lower()}")
+    found = soft_dice(logits, label, background=background, squared=squared)
     torch.testing.assert_close(found, DiceLoss(**settings)(logits, label[:, None]))
-    both = make_loss(make_fields("loss=dice_ce", f"dice_background={str(background).lower()}"))(logits, label)
+    both = make_loss(make_fields("loss=dice_ce", *fields))(logits, label)
     torch.testing.assert_close(both, DiceCELoss(**settings)(logits, label[:, None]))
-    alone = make_loss(make_fields("loss=dice", f"dice_background={str(background).lower()}"))(logits, label)
+    alone = make_loss(make_fields("loss=dice", *fields))(logits, label)
     torch.testing.assert_close(alone, found)
+
+
+@pytest.mark.parametrize(("squared", "slope"), [(True, 1), (False, -1)])
+def test_only_squares_lead_away_from_calling_a_rare_class_everywhere(squared: bool, slope: int) -> None:
+    label = torch.zeros(1, 8, 8, 8, dtype=torch.long)
+    label[0, :2, :2, :2] = 1
+    bias = torch.tensor([0.0, 0.5], requires_grad=True)
+    logits = bias[None, :, None, None, None].expand(1, 2, 8, 8, 8)
+    soft_dice(logits, label, background=False, squared=squared).backward()
+    assert bias.grad is not None
+    assert bias.grad[1].sign() == slope
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "dice", "dice_ce"])
