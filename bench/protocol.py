@@ -129,10 +129,7 @@ def load_protocol(
     preset = _validated(tree, name, {})
     applied = {}
     for change in changes:
-        field, separator, text = change.partition("=")
-        field, text = field.strip(), text.strip()
-        if not separator or not field or not text:
-            raise BenchError(f"--set {change!r}: expected FIELD=VALUE, for example --set train.steps=100")
+        field, text = _parted(change)
         _set_value(tree, field, parse_value(text))
         applied[field] = text
     _replace_budget(tree, applied)
@@ -152,33 +149,37 @@ def overridden(changes: Sequence[str], more: Sequence[str]) -> list[str]:
     return [*(change for change in changes if _field(change) not in later), *more]
 
 
-def wanted_values(changes: Sequence[str]) -> dict[str, str]:
-    """The fields that are named, each with its value as `show` prints it: what `fits` looks for.
+def wanted_values(changes: Sequence[str]) -> dict[str, Any]:
+    """The fields that are named, each with its value as a record holds it: what `fits` looks for.
 
     Args:
         changes: ``FIELD=VALUE``, as for `load_protocol`, of fields that all models share.
 
     Raises:
-        BenchError: an unknown field, a value of the wrong kind or range, an option of a network.
+        BenchError: no such form, an unknown field, an option of a network.
     """
-    named = [_field(change) for change in changes]
-    for field in named:
+    wanted = {}
+    for change in changes:
+        field, text = _parted(change)
         if field.startswith("model_options."):
             raise BenchError(
                 f"--set {field}: an option of a network; expected a field of the protocol: train.steps=1000"
             )
-    protocol = load_protocol("paper", changes)
-    return {field: show(_value(protocol, field)) for field in named}
+        section, _, name = field.partition(".")
+        tree: dict[str, dict[str, Any]] = {section: {}}
+        _set_value(tree, field, parse_value(text))
+        wanted[field] = tree[section][name]
+    return wanted
 
 
-def fits(protocol: Mapping[str, Any], name: str, wanted: Mapping[str, str]) -> bool:
+def fits(protocol: Mapping[str, Any], name: str, wanted: Mapping[str, Any]) -> bool:
     """Whether a protocol as `Protocol.canonical` wrote it bears a name, where one is given, and has these values."""
 
     def value(field: str) -> Any:
         section, _, member = field.partition(".")
         return protocol[section].get(member, _sections()[section].model_fields[member].default)
 
-    return (not name or protocol["name"] == name) and all(show(value(field)) == wanted[field] for field in wanted)
+    return (not name or protocol["name"] == name) and all(value(field) == wanted[field] for field in wanted)
 
 
 @cache
@@ -189,6 +190,13 @@ def fields() -> Mapping[str, str]:
         for section, model in _sections().items()
         for name, info in model.model_fields.items()
     }
+
+
+def _parted(change: str) -> tuple[str, str]:
+    field, _, text = (part.strip() for part in change.partition("="))
+    if not field or not text:
+        raise BenchError(f"--set {change!r}: expected FIELD=VALUE, for example --set train.steps=100")
+    return field, text
 
 
 def _field(change: str) -> str:

@@ -90,7 +90,7 @@ def marker(
     )
 
 
-def _runs_on(dataset: Dataset, results: Path, protocol: str, wanted: Mapping[str, str]) -> dict[str, Path]:
+def _runs_on(dataset: Dataset, results: Path, protocol: str, wanted: Mapping[str, Any]) -> dict[str, Path]:
     """Folders of predictions of the complete runs on exactly these files, under such a protocol."""
     from bench.protocol import fits
     from bench.store import Store

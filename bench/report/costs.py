@@ -91,9 +91,9 @@ def costs(records: Sequence[Record], networks: Collection[str] | None = None) ->
     Profiles of other networks than those asked for decide nothing. The others agree in the backend of the scan too
     where they have one: of several it is that of most measurements, then the last by name. Of several such groups it
     is the one of most networks, then of most figures, which one of inference alone has not, then of the largest image,
-    then the first by name. Of several batches of a mode it is
-    the one of most networks, then the largest. Only complete measurements count. Time and memory of training are those
-    of a training step, parameters and operations are from either.
+    then the first by name. Of several batches of a mode it is the one of most networks, then the largest. Only complete
+    measurements count. Time and memory of training are those of a training step, parameters and operations are from
+    either.
 
     Args:
         records: of any kind.

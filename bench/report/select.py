@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.errors import BenchError, unknown
 from bench.metrics import CONVENTIONS
@@ -113,7 +114,7 @@ def select(request: Request) -> Selection:
     return Selection(records, profiles, tables, damaged, [str(error) for error in refusals], differences(groups))
 
 
-def _passes(record: Record, request: Request, wanted: Mapping[str, str]) -> bool:
+def _passes(record: Record, request: Request, wanted: Mapping[str, Any]) -> bool:
     job = record.content.get("job", {})
     # What predictions from elsewhere were trained under is not known: they join the runs that pass.
     protocol = job.get("protocol")
