@@ -175,10 +175,16 @@ class TrainFields(Section):
     steps_per_epoch: Positive = Field(description="optimiser steps in an epoch: the interval of history rows")
     batch_size: Positive = Field(description="patches in an optimiser step, over all devices together")
     loss: Literal["cross_entropy", "dice_ce", "dice"] = Field(
-        description="training loss over the mutually exclusive classes: cross entropy, soft Dice per patch and class, "
-        "or the sum of both"
+        description="training loss over the outputs: cross entropy, soft Dice per patch and output, or the sum of both"
     )
-    dice_background: bool = Field(description="whether the Dice term counts the background as a class")
+    target: Literal["classes", "regions"] = Field(
+        default="classes",
+        description="what the outputs are: classes, which exclude each other, by softmax; or the dataset's regions, "
+        "the largest first, each against what is not in it, by a sigmoid",
+    )
+    dice_background: bool = Field(
+        description="whether the Dice term counts the background as a class; among regions there is none"
+    )
     dice_squared: bool = Field(
         default=False,
         description="whether the Dice term's denominator sums squares of probabilities (Milletari 2016), or them",
@@ -263,8 +269,9 @@ class InferFields(Section):
         description="average the logits over all flips of these axes (0 = D, 1 = H, 2 = W); none for no flips"
     )
     output: Literal["argmax", "regions"] = Field(
-        description="labels from the largest logit, or from regions: each where its classes' summed probability is "
-        "above one half, the smaller region over the larger"
+        description="labels of a network of classes from the largest logit, or from regions: each where its classes' "
+        "summed probability is above one half, the smaller region over the larger. Those of a network of regions "
+        "(train.target) are always painted so"
     )
     precision: Precision = Field(description="as train.precision, for the network's passes; sums are in fp32")
 

@@ -84,6 +84,7 @@ class Protocol(Section):
             ("train", "fused", False),
             ("train", "graph", False),
             ("train", "dice_squared", False),
+            ("train", "target", "classes"),
         ):
             if values[part][field] is usual:
                 del values[part][field]

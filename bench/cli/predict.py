@@ -31,7 +31,8 @@ def predict(
         ),
     ],
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Also write each class's probability, CASE_LABEL.nii.gz.")
+        bool,
+        typer.Option("--probabilities", help="Also write each class's or region's probability, CASE_LABEL.nii.gz."),
     ] = False,
     checkpoint: Annotated[
         str,
@@ -82,7 +83,7 @@ def predict(
     else:
         predictor = _from_weights(weights, model, dataset or "brats2023", protocol or "paper", set_, chosen, watcher)
     opened, cases = _open(inputs, predictor.card)
-    plan = plan_outputs(cases, output, predictor.card, probabilities)
+    plan = plan_outputs(cases, output, predictor.card, probabilities, predictor.outputs)
     with stop_on_signal() as stop:
         try:
             predictor.predict(opened, plan, watcher, stop)

@@ -110,7 +110,7 @@ def run(
     from bench.cli.running import Carrying, carry_out, print_plan
     from bench.engine.device import check_batch
     from bench.engine.network import build_network
-    from bench.engine.segment import labels_of_regions
+    from bench.engine.regions import labels_of_regions
     from bench.fields import OPTIMISATIONS
     from bench.plan import (
         GridCell,
@@ -147,7 +147,8 @@ def run(
         check_batch(wishes.devices, one.train.batch_size)
         if one.infer.output == "regions":
             labels_of_regions(card.regions)
-        build_network(name, resolved_options(name, one), card, one.data.patch_size, torch.device("cpu"))
+        options, cpu = resolved_options(name, one), torch.device("cpu")
+        build_network(name, options, card, one.data.patch_size, cpu, one.train.target)
     watcher = ConsoleWatcher()
     store = Store(results)
     opened = open_datasets(list(cards), data_dir, watcher)

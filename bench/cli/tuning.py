@@ -66,18 +66,19 @@ def check_networks(search: Search, dataset: Dataset, wishes: Wishes) -> None:
 
     from bench.engine.device import check_batch
     from bench.engine.network import build_network
-    from bench.engine.segment import labels_of_regions
+    from bench.engine.regions import labels_of_regions
 
     built = set()
     for trial in search.trials:
-        job, patch = trial.job, trial.job.protocol.data.patch_size
+        job, target = trial.job, trial.job.protocol.train.target
+        patch = job.protocol.data.patch_size
         check_batch(wishes.devices, job.protocol.train.batch_size)
         if job.protocol.infer.output == "regions":
             labels_of_regions(dataset.card.regions)
-        same = trial.model, str(sorted(job.model_options.items())), patch
+        same = trial.model, str(sorted(job.model_options.items())), patch, target
         if same not in built:
             built.add(same)
-            build_network(trial.model, job.model_options, dataset.card, patch, torch.device("cpu"))
+            build_network(trial.model, job.model_options, dataset.card, patch, torch.device("cpu"), target)
 
 
 def print_search(search: Search, ledger: Ledger, carrying: Carrying, output: Path) -> None:

@@ -54,7 +54,8 @@ def evaluate(
         DataError, BenchError: a reference cannot be read, a prediction cannot be written, the network does not return
             logits, or these regions cannot be painted as ``infer.output`` asks.
     """
-    segmenter = Segmenter(model, protocol.data.patch_size, infer or protocol.infer, regions, device)
+    patch_size, target = protocol.data.patch_size, protocol.train.target
+    segmenter = Segmenter(model, patch_size, infer or protocol.infer, regions, device, target=target)
     measured: Measured = {}
     with watcher.bar(title, len(cases)) as bar:
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +32,8 @@ _TRIAL_STEPS = 3
 _SHARE_FOR_TENSORS = 0.97
 _MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2}
 
+Regions = Sequence[Collection[int]]
+
 
 class DoesNotFit(BenchError):
     """No way of doing a training step keeps within the memory that it may take."""
@@ -45,6 +47,7 @@ def fit(
     group: Group,
     most: int | None = None,
     beside: int = 0,
+    regions: Regions = (),
 ) -> Execution:
     """Choose how to carry out a training's steps by trying one; weights, buffers and random states stay as they were.
 
@@ -56,6 +59,7 @@ def fit(
         group: the processes of the job; all come to the same choice.
         most: largest micro-batch to try; None for the whole part.
         beside: bytes of the device that are taken by something else while a step is carried out.
+        regions: as `bench.engine.step.Step`.
 
     Raises:
         BenchError: the network does not return logits.
@@ -63,9 +67,9 @@ def fit(
     """
     largest = min(most or len(batch.image), len(batch.image))
     with undisturbed(model, device):
-        execution = _bearable(model, batch, fields, device, Execution(largest), group)
+        execution = _bearable(model, batch, fields, device, Execution(largest), group, regions)
         if fields.memory_gib is not None:
-            execution = _fitting(model, batch, fields, device, execution, int(fields.memory_gib * GIB), beside)
+            execution = _fitting(model, batch, fields, device, execution, int(fields.memory_gib * GIB), beside, regions)
     execution = _agreed(execution, group)
     if execution.micro_batch < fields.batch_size and any(isinstance(part, BATCH_NORMS) for part in model.modules()):
         note = f"batch normalisation sees {execution.micro_batch} of {fields.batch_size} patches at a time"
@@ -85,7 +89,13 @@ def apply_recompute(model: nn.Module, batch: Batch, fields: TrainFields, device:
 
 
 def _bearable(
-    model: nn.Module, batch: Batch, fields: TrainFields, device: torch.device, execution: Execution, group: Group
+    model: nn.Module,
+    batch: Batch,
+    fields: TrainFields,
+    device: torch.device,
+    execution: Execution,
+    group: Group,
+    regions: Regions,
 ) -> Execution:
     """The execution with compilation and layout as asked, less what the network does not bear."""
     notes: list[str] = []
@@ -97,7 +107,7 @@ def _bearable(
         attempt = replace(chosen, **on)
         try:
             _possible(name, fields, device, group)
-            Step(model, fields, attempt, device).accumulate(one)
+            Step(model, fields, attempt, device, regions=regions).accumulate(one)
             chosen = attempt
         except Exception as error:  # what a compiler or a kernel may raise is no closed list
             if is_out_of_memory(error):
@@ -110,7 +120,7 @@ def _bearable(
                 from models.fusion import unfuse
 
                 unfuse(model)
-    trial = Step(model, fields, replace(chosen, compile=False, graph=False), device)
+    trial = Step(model, fields, replace(chosen, compile=False, graph=False), device, regions=regions)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trial.accumulate(one)
@@ -145,6 +155,7 @@ def _fitting(
     execution: Execution,
     limit: int,
     beside: int,
+    regions: Regions,
 ) -> Execution:
     needed = _TOO_MUCH
     for blocks in (False, True):
@@ -153,7 +164,7 @@ def _fitting(
             break
         for size in _halvings(execution.micro_batch):
             attempt = replace(execution, micro_batch=size, recomputed_blocks=count)
-            needed = _step_bytes(model, batch, fields, device, attempt, limit, beside)
+            needed = _step_bytes(model, batch, fields, device, attempt, limit, beside, regions)
             if needed <= limit:
                 return replace(attempt, step_memory_bytes=needed)
     raise DoesNotFit(
@@ -181,12 +192,13 @@ def _step_bytes(
     execution: Execution,
     limit: int,
     beside: int,
+    regions: Regions,
 ) -> int:
     """Most bytes of tensors in a step and beside it; `_TOO_MUCH` where the device runs out of them within the limit.
 
     A GPU's allocator holds more than tensors take, so there the trial itself must get along with what is allowed.
     """
-    step = Step(model, fields, execution, device)
+    step = Step(model, fields, execution, device, regions=regions)
     part = Batch(batch.image[: execution.micro_batch], batch.label[: execution.micro_batch])
     several = execution.micro_batch < len(batch.image)  # then the gradients of one part wait for those of the next
     weights = sum(p.nbytes for p in model.parameters())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,19 +17,28 @@ _OneScale = Callable[[Tensor, Tensor], Tensor]
 _SMOOTH = 1e-5  # as in nnU-Net and MONAI: a class that is absent and not predicted costs nothing
 
 
-def make_loss(fields: TrainFields) -> Loss:
+def make_loss(fields: TrainFields, regions: Sequence[Collection[int]] = ()) -> Loss:
     """The protocol's loss of logits (B, K, D, H, W), or a list of them with deep supervision, and labels (B, D, H, W).
+
+    The outputs are classes that exclude each other, the K labels; or, where there are ``regions``, the labels of each,
+    one region each, against all that is not in it.
 
     Every term is a mean over patches of equal weight, so that a batch split into equal parts, over time or over
     devices, has the mean of its parts' losses.
     """
 
+    if regions:
+        entropy: _OneScale = partial(region_cross_entropy, regions=regions)
+        dice: _OneScale = partial(region_dice, regions=regions, squared=fields.dice_squared)
+    else:
+        entropy = F.cross_entropy
+        dice = partial(soft_dice, background=fields.dice_background, squared=fields.dice_squared)
+
     def one_scale(logits: Tensor, label: Tensor) -> Tensor:
         logits = logits.float()
         if fields.loss == "cross_entropy":
-            return F.cross_entropy(logits, label)
-        dice = soft_dice(logits, label, background=fields.dice_background, squared=fields.dice_squared)
-        return dice if fields.loss == "dice" else dice + F.cross_entropy(logits, label)
+            return entropy(logits, label)
+        return dice(logits, label) if fields.loss == "dice" else dice(logits, label) + entropy(logits, label)
 
     def loss(logits: Tensor | Sequence[Tensor], label: Tensor) -> Tensor:
         return one_scale(logits, label) if isinstance(logits, Tensor) else deeply_supervised(logits, label, one_scale)
@@ -51,11 +61,41 @@ def soft_dice(logits: Tensor, label: Tensor, *, background: bool, squared: bool 
     """
     probability = logits.softmax(1)
     truth = torch.zeros_like(probability).scatter_(1, label[:, None], 1.0)
-    axes = tuple(range(2, logits.ndim))
+    dice = _dice(probability, truth, squared)
+    return 1 - (dice if background else dice[:, 1:]).mean()
+
+
+def region_dice(logits: Tensor, label: Tensor, *, regions: Sequence[Collection[int]], squared: bool = False) -> Tensor:
+    """One minus the soft Dice of sigmoid probabilities, the mean over patches and regions.
+
+    So trained the winner of BraTS 2018 (Myronenko 2018, section 3), and after him SwinUNETR (Hatamizadeh et al. 2022).
+
+    Args:
+        logits: (B, K, D, H, W), one region each.
+        label: (B, D, H, W), integers.
+        regions: the labels of each of the K regions.
+        squared: as in `soft_dice`.
+    """
+    return 1 - _dice(logits.sigmoid(), _inside(label, regions, logits.dtype), squared).mean()
+
+
+def region_cross_entropy(logits: Tensor, label: Tensor, *, regions: Sequence[Collection[int]]) -> Tensor:
+    """Binary cross entropy, the mean over patches, regions and voxels; arguments as `region_dice`."""
+    return F.binary_cross_entropy_with_logits(logits, _inside(label, regions, logits.dtype))
+
+
+def _inside(label: Tensor, regions: Sequence[Collection[int]], dtype: torch.dtype) -> Tensor:
+    """(B, K, D, H, W), 1 where a voxel lies in a region. By comparisons, which a CUDA graph can record."""
+    masks = [torch.stack([label == value for value in region]).any(0) for region in regions]
+    return torch.stack(masks, 1).to(dtype)
+
+
+def _dice(probability: Tensor, truth: Tensor, squared: bool) -> Tensor:
+    """Soft Dice (B, K)."""
+    axes = tuple(range(2, probability.ndim))
     overlap = (probability * truth).sum(axes)
     extent = (probability.square() if squared else probability).sum(axes) + truth.sum(axes)
-    dice = (2 * overlap + _SMOOTH) / (extent + _SMOOTH)
-    return 1 - (dice if background else dice[:, 1:]).mean()
+    return (2 * overlap + _SMOOTH) / (extent + _SMOOTH)
 
 
 def deeply_supervised(logits: Sequence[Tensor], label: Tensor, one_scale: _OneScale) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import models
+from bench.engine.regions import output_regions
 from bench.errors import BenchError
 from data.card import DatasetCard
 from models.errors import ImageSizeError
@@ -20,19 +21,23 @@ def build_network(
     card: DatasetCard,
     patch_size: tuple[int, int, int],
     device: torch.device,
+    target: str = "classes",
 ) -> nn.Module:
-    """The registered network, with one input per channel and one output per class of the dataset.
+    """The registered network, with one input per channel and one output per class of the dataset, or per region.
+
+    Which of them, says ``target``, the protocol's ``train.target``.
 
     It is initialised on the CPU, so that a seed means the same weights on every device.
 
     Raises:
         ModelError: an unknown model or option.
-        BenchError: a patch size that the model does not take.
+        BenchError: a patch size that the model does not take, or regions that it cannot be trained on.
     """
+    outputs = len(output_regions(target, card.regions)) or card.classes
     resolved = models.resolve_options(name, options)
     try:
         model = models.create(
-            name, in_channels=len(card.channels), out_channels=card.classes, image_size=patch_size, **resolved
+            name, in_channels=len(card.channels), out_channels=outputs, image_size=patch_size, **resolved
         )
     except ImageSizeError as error:
         patch = ",".join(map(str, error.above))

@@ -23,7 +23,8 @@ class Outputs:
     Attributes:
         case: what is segmented.
         label: its label map.
-        probabilities: one file for each class in the order of the card's labels; empty where they are not wanted.
+        probabilities: one file for each class in the order of the card's labels, or for each region in that of the
+            network's outputs; empty where they are not wanted.
     """
 
     case: CaseFiles
@@ -36,11 +37,20 @@ class Outputs:
         return (self.label, *self.probabilities)
 
 
-def plan_outputs(cases: Sequence[CaseFiles], output: Path, card: DatasetCard, probabilities: bool) -> list[Outputs]:
+def plan_outputs(
+    cases: Sequence[CaseFiles], output: Path, card: DatasetCard, probabilities: bool, regions: Sequence[str] = ()
+) -> list[Outputs]:
     """Where each case's files go.
 
     Label maps go to ``output`` itself if it names a NIfTI file, else to ``output/<case>.nii.gz``; probabilities lie
-    beside them, ``<case>_<label name>.nii.gz``, where characters that do not belong into a file's name are ``_``.
+    beside them, ``<case>_<label or region>.nii.gz``, where characters that do not belong into a file's name are ``_``.
+
+    Args:
+        cases: what is segmented.
+        output: a file or a folder.
+        card: whose classes the probabilities are of.
+        probabilities: whether they are wanted.
+        regions: those that they are of instead, where the network gives regions.
 
     Raises:
         BenchError: several cases for one file, two outputs of one name, or an output that is one of the inputs.
@@ -62,7 +72,8 @@ def plan_outputs(cases: Sequence[CaseFiles], output: Path, card: DatasetCard, pr
                 "as OUTPUT"
             )
         labels = [output / f"{case.id}.nii.gz" for case in cases]
-    suffixes = _suffixes(card) if probabilities else []
+    classes = [card.labels[value] for value in sorted(card.labels)]
+    suffixes = _suffixes(regions or classes) if probabilities else []
     plan = [
         Outputs(case, label, tuple(label.with_name(f"{_stem(label)}_{suffix}.nii.gz") for suffix in suffixes))
         for case, label in zip(cases, labels, strict=True)
@@ -84,11 +95,11 @@ def _check(plan: Sequence[Outputs]) -> None:
             raise BenchError(f"{file} would be overwritten, and it is an input; give another OUTPUT")
 
 
-def _suffixes(card: DatasetCard) -> list[str]:
-    """What names each class in a file's name."""
-    names = [re.sub(r"[^\w.-]+", "_", card.labels[value]) for value in sorted(card.labels)]
+def _suffixes(outputs: Sequence[str]) -> list[str]:
+    """What names each class or region in a file's name."""
+    names = [re.sub(r"[^\w.-]+", "_", output) for output in outputs]
     if len({name.casefold() for name in names}) < len(names):
-        return [f"{value}_{name}" for value, name in zip(sorted(card.labels), names, strict=True)]
+        return [f"{place}_{name}" for place, name in enumerate(names)]
     return names
 
 

@@ -45,6 +45,11 @@ class Predictor:
     preparation: Preparation
     _segmenter: Segmenter
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The regions that the network's outputs are of, in order; empty where they are of the card's classes."""
+        return self._segmenter.outputs
+
     @classmethod
     def from_record(cls, record: Record, device: torch.device, checkpoint: str = "") -> Predictor:
         """The network of a run, under the protocol that it was trained under.
@@ -73,12 +78,13 @@ class Predictor:
             preparation = _preparation(record)
         except (ValidationError, KeyError, TypeError) as error:
             raise BenchError(f"{record.folder} holds a protocol that this version does not know: {error}") from error
-        model = build_network(job["model"], job["model_options"], card, patch_size, device)
+        target = job["protocol"]["train"].get("target", "classes")
+        model = build_network(job["model"], job["model_options"], card, patch_size, device, target)
         try:
             load_weights(load_checkpoint(weights, device), model, weights)
         except BenchError as error:
             raise BenchError(f"{error} To train anew, delete {record.folder} and run the same job again.") from error
-        return cls(card, preparation, Segmenter(model, patch_size, infer, card.regions, device))
+        return cls(card, preparation, Segmenter(model, patch_size, infer, card.regions, device, target=target))
 
     @classmethod
     def from_weights(
@@ -104,8 +110,9 @@ class Predictor:
             watcher: is told what a file cannot tell.
 
         Raises:
-            BenchError: the file cannot be read, the network does not take the protocol's patch, or the dataset has CT,
-                which is scaled by the intensities of training cases.
+            BenchError: the file cannot be read, the network does not take the protocol's patch, the protocol trains
+                regions, whose order is not known here, or the dataset has CT, which is scaled by the intensities of
+                training cases.
             ModelError: there is no such network or option, or the file does not hold this network's weights.
         """
         fields = protocol.data
@@ -114,6 +121,11 @@ class Predictor:
                 f"--weights {weights}: {card.name} has channels of CT, which are scaled by the intensities of the "
                 "training cases, and a file of weights does not hold those. Expected a dataset without CT, or a run of "
                 "this package (RUN), whose record holds them"
+            )
+        if protocol.train.target == "regions":
+            raise BenchError(
+                f"--weights {weights}: a file of weights does not say which of its outputs is of which region. "
+                "Expected a network of classes (--set train.target=classes), or a run of this package (RUN)"
             )
         if fields.spacing_mm == "median":
             watcher.say("note: data.spacing_mm=median has no training cases here; each case keeps its own spacing")
@@ -133,6 +145,8 @@ class Predictor:
 
     def predict(self, dataset: Dataset, plan: Sequence[Outputs], watcher: Watcher, stop: StopRequest) -> None:
         """Segment each case into its files: the case's grid and affine, the dataset's labels.
+
+        Probabilities are of the card's classes, or of `outputs` where there are such.
 
         A case's label map is written after its probabilities, so that where it is, they are.
 

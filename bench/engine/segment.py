@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.engine.infer import OnWindow, SlidingWindow, ignore
-from bench.errors import BenchError
+from bench.engine.regions import Regions, labels_of_regions, output_regions
 from bench.fields import InferFields
 from data.prepare import PreparedCase, StoredCase
-
-Regions = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -26,18 +24,21 @@ class Segmentation:
     Everything is computed class by class, so that beside the logits no more than a few volumes are needed.
 
     Attributes:
-        logits: (K, d, h, w) float32 in the prepared grid. Where it differs from the box that was cut from the files,
-            because the case was resampled, logits are brought there by trilinear interpolation, voxel centres on voxel
-            centres, before anything is made of them.
+        logits: (K, d, h, w) float32 in the prepared grid, of classes or of regions. Where it differs from the box that
+            was cut from the files, because the case was resampled, logits are brought there by trilinear interpolation,
+            voxel centres on voxel centres, before anything is made of them.
         case: whose they are.
         painted: regions from the largest to the smallest, each with the label that stands for it; None for the class of
             the largest logit.
+        regions: of the dataset, name to labels.
+        outputs: the regions that the logits are of, in order; empty where they are of classes.
     """
 
     logits: Tensor
     case: PreparedCase | StoredCase
     painted: Mapping[str, int] | None
     regions: Regions
+    outputs: Sequence[str] = ()
 
     def label(self) -> NDArray[np.uint8]:
         """(D, H, W) in the grid of the files, background outside the box."""
@@ -45,11 +46,13 @@ class Segmentation:
         return self.case.uncrop(label.cpu().numpy())
 
     def each_probability(self) -> Iterator[NDArray[np.float32]]:
-        """Softmax probability of one class after the other, (D, H, W) in the grid of the files; outside the box it is
-        1 for the background."""
+        """Probability of one class after the other, by softmax, or of one region after the other, by a sigmoid each.
+
+        (D, H, W) in the grid of the files; outside the box it is 1 for the background, and 0 for all else.
+        """
         inside = tuple(slice(start, stop) for start, stop in self.case.box)
-        for value, probability in enumerate(self._softmax()):
-            full = np.full(self.case.geometry.shape, float(value == 0), dtype=np.float32)
+        for value, probability in enumerate(self._sigmoid() if self.outputs else self._softmax()):
+            full = np.full(self.case.geometry.shape, float(value == 0 and not self.outputs), dtype=np.float32)
             full[inside] = probability.cpu().numpy()
             yield full
 
@@ -68,15 +71,28 @@ class Segmentation:
         return label
 
     def _above_half(self, painted: Mapping[str, int]) -> Tensor:
+        """Each region where it is more likely than not, the smaller over the larger."""
+        mine = zip(self.outputs, self._sigmoid(), strict=True) if self.outputs else self._sums(painted).items()
+        label: Tensor | None = None
+        for name, probability in mine:
+            if label is None:
+                label = torch.zeros_like(probability, dtype=torch.uint8)
+            label.masked_fill_(probability > 0.5, painted[name])
+        assert label is not None
+        return label
+
+    def _sums(self, painted: Mapping[str, int]) -> dict[str, Tensor]:
+        """Each region's probability, of its classes together."""
         sums: dict[str, Tensor] = {}
         for value, probability in enumerate(self._softmax()):
             for name in painted:
                 if value in self.regions[name]:
                     sums[name] = sums[name].add_(probability) if name in sums else probability.clone()
-        label = torch.zeros_like(probability, dtype=torch.uint8)
-        for name, value in painted.items():
-            label.masked_fill_(sums[name] > 0.5, value)
-        return label
+        return {name: sums[name] for name in painted}
+
+    def _sigmoid(self) -> Iterator[Tensor]:
+        for logit in self._in_box():
+            yield logit.sigmoid()
 
     def _softmax(self) -> Iterator[Tensor]:
         highest: Tensor | None = None
@@ -92,7 +108,7 @@ class Segmentation:
             yield (logit - highest).exp_().div_(total)
 
     def _in_box(self) -> Iterator[Tensor]:
-        """Each class's logits in the box of the files' grid."""
+        """Each output's logits in the box of the files' grid."""
         extent = self.case.box_shape
         for logit in self.logits:
             if logit.shape == extent:
@@ -106,10 +122,15 @@ class Segmenter:
 
     Args:
         model, patch_size, fields, device, at_once: as `bench.engine.infer.SlidingWindow`.
-        regions: of the dataset, name to labels; asked for where ``fields.output`` is ``regions``.
+        regions: of the dataset, name to labels; asked for where the network was trained on them, or ``fields.output``
+            is ``regions``.
+        target: what the network was trained on, the protocol's ``train.target``.
+
+    Attributes:
+        outputs: the regions that the network's outputs are of, in order; empty where they are of classes.
 
     Raises:
-        BenchError: label maps cannot be made from these regions, see `labels_of_regions`.
+        BenchError: label maps cannot be made from these regions, see `bench.engine.regions.labels_of_regions`.
     """
 
     def __init__(
@@ -120,9 +141,12 @@ class Segmenter:
         regions: Regions,
         device: torch.device,
         at_once: int | None = None,
+        target: str = "classes",
     ) -> None:
         self._regions = regions
-        self._painted = labels_of_regions(regions) if fields.output == "regions" else None
+        self.outputs = tuple(output_regions(target, regions))
+        painting = self.outputs or fields.output == "regions"
+        self._painted = labels_of_regions(regions) if painting else None
         self._window = SlidingWindow(model, patch_size, fields, device, at_once)
 
     def segment(self, case: PreparedCase | StoredCase, on_window: OnWindow = ignore) -> Segmentation:
@@ -131,43 +155,5 @@ class Segmenter:
         Raises:
             Diverged, BenchError: as `bench.engine.infer.SlidingWindow.logits`.
         """
-        return Segmentation(self._window.logits(case.image, on_window), case, self._painted, self._regions)
-
-
-def labels_of_regions(regions: Regions) -> dict[str, int]:
-    """The label that stands for each region in a map painted from the largest region to the smallest.
-
-    It is the lowest that the region has and no smaller one: of WT (1, 2, 3), TC (1, 3) and ET (3) the labels 2, 1 and
-    3. A voxel so labelled lies in the region and in those that hold it, and in no other. Labels that are in no region,
-    or in the same ones as a lower label, do not occur in such a map.
-
-    Raises:
-        BenchError: a region has no label of its own, or two overlap and neither holds the other, so that one label
-            cannot say which of them a voxel is in.
-    """
-    if not regions:
-        raise BenchError("infer.output=regions: the dataset's card names no regions. Use infer.output=argmax")
-    order = sorted(regions, key=lambda name: -len(set(regions[name])))
-    painted: dict[str, int] = {}
-    for place, name in enumerate(order):
-        own = set(regions[name]) - {0}
-        for smaller in order[place + 1 :]:
-            common = own & set(regions[smaller])
-            if common and common != set(regions[smaller]):
-                raise BenchError(
-                    f"infer.output=regions: the regions {name} {_told(regions[name])} and {smaller} "
-                    f"{_told(regions[smaller])} overlap and neither holds the other, so no label map says which a "
-                    "voxel is in. Use infer.output=argmax"
-                )
-            own -= common
-        if not own:
-            raise BenchError(
-                f"infer.output=regions: every label of the region {name} {_told(regions[name])} is one of another "
-                "region too, so that no label stands for it alone. Use infer.output=argmax"
-            )
-        painted[name] = min(own)
-    return painted
-
-
-def _told(labels: tuple[int, ...]) -> str:
-    return f"({', '.join(map(str, labels))})"
+        logits = self._window.logits(case.image, on_window)
+        return Segmentation(logits, case, self._painted, self._regions, self.outputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -32,6 +32,7 @@ class Step:
         execution: micro-batch, layout, compilation.
         device: where the model is.
         group: the processes that share a batch; each does its part of it.
+        regions: the labels of the region that each of the K logits is of; none where they are of classes.
 
     Attributes:
         optimiser: moves the weights.
@@ -47,6 +48,7 @@ class Step:
         execution: Execution,
         device: torch.device,
         group: Group = ALONE,
+        regions: Sequence[Collection[int]] = (),
     ) -> None:
         self.optimiser = make_optimiser(model.parameters(), fields)
         self.scaler = torch.amp.GradScaler(device.type, enabled=fields.precision == "fp16")
@@ -56,7 +58,8 @@ class Step:
         self._fields = fields
         self._execution = execution
         self._device = device
-        self._loss = make_loss(fields)
+        self._loss = make_loss(fields, regions)
+        self._regions = len(regions)
         self._layout = torch.channels_last_3d if execution.channels_last else torch.contiguous_format
         if execution.channels_last:
             model.to(memory_format=torch.channels_last_3d)
@@ -119,7 +122,7 @@ class Step:
             with self._together.no_sync() if self._together and not last else nullcontext():
                 with arithmetic(self._fields.precision, self._device):
                     logits = self._forward(image)
-                    check_logits(logits, image, self._model)
+                    check_logits(logits, image, self._model, self._regions)
                     self.outputs = 1 if isinstance(logits, Tensor) else len(logits)
                     loss = self._loss(logits, label) * (len(image) / len(batch.image))
                     # Autocast ends before the backward pass, which follows the types of the forward one.
@@ -146,8 +149,14 @@ def _ignore(_phase: str) -> None:
     """Nobody asks how long a phase takes."""
 
 
-def check_logits(logits: Any, image: Tensor, model: nn.Module) -> None:
+def check_logits(logits: Any, image: Tensor, model: nn.Module, regions: int = 0) -> None:
     """See that a network returned what a loss can be computed of.
+
+    Args:
+        logits: what it returned.
+        image: of what.
+        model: says its name.
+        regions: how many the logits are of; 0 where they are of classes, which the labels count.
 
     Raises:
         BenchError: it did not.
@@ -162,6 +171,11 @@ def check_logits(logits: Any, image: Tensor, model: nn.Module) -> None:
         raise BenchError(
             f"{name} returned a tensor of shape {tuple(finest.shape)} for an image of {tuple(image.shape)}; expected "
             f"{expected}"
+        )
+    if regions and any(level.shape[1] != regions for level in levels):
+        raise BenchError(
+            f"{name} returned {', '.join(str(level.shape[1]) for level in levels)} outputs for each voxel; expected as "
+            f"many as it was asked for as out_channels, {regions}: with train.target=regions one for each region"
         )
 
 

@@ -15,6 +15,7 @@ from bench.engine.execution import Execution
 from bench.engine.group import ALONE, Group
 from bench.engine.interrupt import StopRequest
 from bench.engine.network import build_network
+from bench.engine.regions import output_regions
 from bench.engine.train import Surroundings, train
 from bench.job import Job
 from bench.progress import Watcher
@@ -55,7 +56,8 @@ class TrainingTask:
         """The network before training, the same on every device and in every process."""
         seed_everything(self.job.seed)
         protocol = self.job.protocol
-        return build_network(self.job.model, self.job.model_options, self.card, protocol.data.patch_size, device)
+        patch_size, target = protocol.data.patch_size, protocol.train.target
+        return build_network(self.job.model, self.job.model_options, self.card, patch_size, device, target)
 
     def run(
         self,
@@ -110,6 +112,7 @@ class TrainingTask:
             make_sampler(protocol, [self.prepared[case] for case in self.job.split.train], self.card, self.job.seed),
             protocol.train,
             around,
+            regions=tuple(output_regions(protocol.train.target, self.card.regions).values()),
             validate=validate if self.validation else None,
             validate_every=protocol.validation.every_epochs or 1,
         )

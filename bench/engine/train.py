@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,7 @@ def train(
     fields: TrainFields,
     around: Surroundings,
     *,
+    regions: Sequence[Collection[int]] = (),
     validate: Validate | None = None,
     validate_every: int = 1,
 ) -> TrainingState:
@@ -89,6 +90,7 @@ def train(
         sampler: gives the patches of each step.
         fields: the protocol's training section.
         around: device, files, progress.
+        regions: as `bench.engine.step.Step`.
         validate: scores the model on whole validation volumes; ``dice`` is the mean, further entries are regions'. It
             is called every ``validate_every`` epochs and at the end, and the best ``dice`` is kept as a checkpoint.
 
@@ -98,7 +100,7 @@ def train(
         BenchError: the network does not return logits, its step does not fit, or the disk refuses.
     """
     with deterministic(fields.deterministic or around.device.type == "cpu", around.device):
-        return _Training(model, sampler, fields, around, validate, validate_every).run()
+        return _Training(model, sampler, fields, around, regions, validate, validate_every).run()
 
 
 class _Training:
@@ -108,10 +110,12 @@ class _Training:
         sampler: PatchSampler,
         fields: TrainFields,
         around: Surroundings,
+        regions: Sequence[Collection[int]],
         validate: Validate | None,
         validate_every: int,
     ) -> None:
         self._model, self._sampler, self._fields, self._around = model, sampler, fields, around
+        self._regions = regions
         self._validate, self._validate_every = validate, validate_every
         self._samples = around.group.share(sampler.batch_size)
         self._state = TrainingState()
@@ -129,7 +133,7 @@ class _Training:
         execution = self._execution(content)
         limit = int(fields.memory_gib * GIB) if fields.memory_gib is not None else None
         with limit_memory(around.device, limit):
-            step = Step(self._model, fields, execution, around.device, around.group)
+            step = Step(self._model, fields, execution, around.device, around.group, self._regions)
             if content is not None:
                 self._state = restore(content, self._model, step.optimiser, step.scaler, around.last, around.group.rank)
                 self._agree_with_best()
@@ -199,7 +203,7 @@ class _Training:
         beside = 0
         if self._fields.memory_gib is not None:
             beside = Feed.device_bytes(self._sampler, self._samples, around.device, around.workers)
-        return fit(self._model, batch, self._fields, around.device, around.group, most, beside)
+        return fit(self._model, batch, self._fields, around.device, around.group, most, beside, self._regions)
 
     def _spent(self, state: TrainingState) -> float:
         """Share of the budget that is spent."""

@@ -21,6 +21,7 @@ from bench.engine.device import choose_device, choose_prepare_workers, choose_wo
 from bench.engine.execution import Execution
 from bench.engine.feed import Feed
 from bench.engine.network import build_network
+from bench.engine.regions import output_regions
 from bench.engine.step import Step
 from bench.engine.task import make_sampler
 from bench.plan import draw_splits, resolved_options
@@ -128,10 +129,10 @@ def _with(
 ) -> dict[str, object]:
     """Steps of a network fed by the pipeline, or always with the same batch: the difference is what feeding costs."""
     torch.manual_seed(0)
-    model = build_network(
-        name, resolved_options(name, protocol), dataset.card, protocol.data.patch_size, device
-    ).train()
-    step = Step(model, protocol.train, Execution(sampler.batch_size), device)
+    options, target = resolved_options(name, protocol), protocol.train.target
+    model = build_network(name, options, dataset.card, protocol.data.patch_size, device, target).train()
+    regions = tuple(output_regions(target, dataset.card.regions).values())
+    step = Step(model, protocol.train, Execution(sampler.batch_size), device, regions=regions)
     waits, took = [], []
     title = f"{name}, {'fed' if fed else 'one batch'}"
     with (

@@ -35,7 +35,7 @@ _NORM_GROUPS = 8
         minimum_size=8,
         fixed_size=False,
         recipe="Adam 1e-4, polynomial decay 0.9 over 300 epochs, L2 1e-5, batch 1, crops of 160×192×128, "
-        "soft Dice of nested regions (here of classes) with the autoencoder's losses (here without)",
+        "soft Dice of nested regions with the autoencoder's losses (here without)",
         recipe_fields=MIRROR_SCALE_SHIFT
         | {
             "data.patch_size": (128, 192, 160),
@@ -43,6 +43,7 @@ _NORM_GROUPS = 8
             "train.steps_per_epoch": 285,  # the cases of BraTS2018, one by one
             "train.batch_size": 1,
             "train.loss": "dice",
+            "train.target": "regions",
             "train.dice_squared": True,
             "train.optimiser": "adam",
             "train.learning_rate": 1e-4,

@@ -41,7 +41,7 @@ _V1 = ModelCard(
     size_multiple=32,
     minimum_size=64,
     fixed_size=False,
-    recipe="AdamW 8e-4, cosine decay after warm-up, 800 epochs, soft Dice of nested regions (here of classes), "
+    recipe="AdamW 8e-4, cosine decay after warm-up, 800 epochs, soft Dice of nested regions, "
     "patches of 128³, batch 1 on each of 8 GPUs",
     recipe_fields=MIRROR_SCALE_SHIFT
     | {
@@ -49,6 +49,7 @@ _V1 = ModelCard(
         "train.steps_per_epoch": 125,  # 1,001 cases of BraTS2021 in batches of 8
         "train.batch_size": 8,
         "train.loss": "dice",
+        "train.target": "regions",
         "train.optimiser": "adamw",
         "train.learning_rate": 8e-4,
         "train.weight_decay": 1e-5,

@@ -38,7 +38,7 @@ def test_published_records_keep_their_keys(path: Path) -> None:
 @pytest.mark.parametrize("name", preset_names())
 def test_a_protocol_without_folds_says_nothing_of_them_and_one_with_folds_does(name: str) -> None:
     assert "folds" not in load_protocol(name).canonical()["split"]
-    assert not {"fused", "graph", "dice_squared"} & load_protocol(name).canonical()["train"].keys()
+    assert not {"fused", "graph", "dice_squared", "target"} & load_protocol(name).canonical()["train"].keys()
     assert load_protocol(name, ["split.folds=none"]).canonical() == load_protocol(name).canonical()
     folded = load_protocol(name, ["split.folds=5"])
     assert folded.canonical()["split"]["folds"] == 5

@@ -70,6 +70,10 @@ def test_published_weights_that_leave_a_doubt_say_so(bench: Callable, phantoms: 
             ("--weights", "published.pt", *UXNET, "--set", "model_options.uxnett.depths=1,1,1,1"),
             ["model_options 'uxnett'", "did you mean 'uxnet'"],
         ),
+        (
+            ("--weights", "published.pt", *UXNET, "--set", "train.target=regions"),
+            ["which of its outputs", "--set train.target=classes"],
+        ),
         (("--weights", "whole.pt", *UXNET), ["would run code", "models.uxnet.UxNet", "state dict"]),
         (("--weights", "text.pt", *UXNET), ["text.pt", "damaged"]),
         (("--weights", "cut.pt", *UXNET), ["cut.pt", "cannot be read"]),

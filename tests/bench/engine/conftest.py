@@ -122,6 +122,7 @@ def run_training(
         workers: int = 0,
         batch_size: int = 2,
         validate: object = None,
+        regions: tuple[tuple[int, ...], ...] = (),
         **around: object,
     ) -> tuple[nn.Module, TrainingState, Watcher]:
         model = model or make_network()
@@ -142,7 +143,8 @@ def run_training(
         for name, value in around.items():
             object.__setattr__(surroundings, name, value)
         fields = make_fields(f"batch_size={batch_size}", *changes)
-        state = train(model, make_sampler(batch_size), fields, surroundings, validate=validate)  # type: ignore[arg-type]
+        sampler = make_sampler(batch_size)
+        state = train(model, sampler, fields, surroundings, regions=regions, validate=validate)  # type: ignore[arg-type]
         return model, state, watcher
 
     return run

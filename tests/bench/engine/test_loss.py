@@ -54,11 +54,45 @@ def test_only_squares_lead_away_from_calling_a_rare_class_everywhere(squared: bo
     assert bias.grad[1].sign() == slope
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "dice", "dice_ce"])
-def test_a_batch_has_the_mean_loss_of_its_equal_parts(make_fields: Callable, loss: str) -> None:
+REGIONS = ((1, 2, 3), (1, 3), (3,))
+
+
+def _inside(label: torch.Tensor) -> torch.Tensor:
+    """WT, TC, ET, as a person would write them down."""
+    return torch.stack([label > 0, (label == 1) | (label == 3), label == 3], 1).float()
+
+
+@pytest.mark.parametrize("squared", [True, False])
+def test_each_region_is_judged_against_all_else_as_monai_does(make_fields: Callable, squared: bool) -> None:
     torch.manual_seed(0)
-    measure = make_loss(make_fields(f"loss={loss}"))
-    logits, label = torch.randn(4, 3, 4, 4, 4), torch.randint(3, (4, 4, 4, 4))
+    logits, label = torch.randn(2, 3, 5, 6, 7), torch.randint(4, (2, 5, 6, 7))
+    label[0][label[0] == 3] = 2  # a patch without the last region
+    dice = DiceLoss(sigmoid=True, smooth_nr=1e-5, smooth_dr=1e-5, squared_pred=squared)(logits, _inside(label))
+    # The background counts or not: among regions there is none.
+    for background in ("true", "false"):
+        fields = (f"dice_squared={str(squared).lower()}", f"dice_background={background}", "target=regions")
+        alone = make_loss(make_fields("loss=dice", *fields), REGIONS)(logits, label)
+        torch.testing.assert_close(alone, dice)
+    entropy = -(F.logsigmoid(torch.where(_inside(label) > 0, logits, -logits))).mean()
+    torch.testing.assert_close(make_loss(make_fields(*fields), REGIONS)(logits, label), entropy)
+    torch.testing.assert_close(make_loss(make_fields("loss=dice_ce", *fields), REGIONS)(logits, label), dice + entropy)
+
+
+def test_deep_supervision_takes_the_regions_at_each_level(make_fields: Callable) -> None:
+    torch.manual_seed(0)
+    label = torch.randint(4, (2, 8, 8, 8))
+    levels = [torch.randn(2, 3, 8 >> k, 8 >> k, 8 >> k) for k in range(3)]
+    measure = make_loss(make_fields("loss=dice"), REGIONS)
+    expected = (measure(levels[0], label) + measure(levels[1], label[:, ::2, ::2, ::2]) / 2) / 1.5
+    torch.testing.assert_close(measure(levels, label), expected)
+
+
+@pytest.mark.parametrize("regions", [(), REGIONS[:2]])
+@pytest.mark.parametrize("loss", ["cross_entropy", "dice", "dice_ce"])
+def test_a_batch_has_the_mean_loss_of_its_equal_parts(make_fields: Callable, loss: str, regions: tuple) -> None:
+    torch.manual_seed(0)
+    measure = make_loss(make_fields(f"loss={loss}"), regions)
+    logits, label = torch.randn(4, len(regions) or 3, 4, 4, 4), torch.randint(3, (4, 4, 4, 4))
     parts = [measure(logits[start : start + 2], label[start : start + 2]) for start in (0, 2)]
     torch.testing.assert_close(measure(logits, label), sum(parts) / 2)
 

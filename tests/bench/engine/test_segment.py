@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.engine.segment import Segmentation, Segmenter, labels_of_regions
+from bench.engine.regions import labels_of_regions, output_regions
+from bench.engine.segment import Segmentation, Segmenter
 from bench.errors import BenchError
 from bench.fields import InferFields
 from data.prepare import PreparedCase
@@ -84,6 +85,37 @@ def test_regions_are_where_their_classes_together_exceed_one_half() -> None:
     assert (label != logits.argmax(0).numpy()).any()
 
 
+def test_a_network_of_regions_paints_each_where_its_own_logit_is_above_zero() -> None:
+    logits = _logits(3, 6, 9, 8)
+    made = Segmentation(logits, _case(6, 9, 8), labels_of_regions(BRATS), BRATS, ("WT", "TC", "ET"))
+    above = logits.numpy() > 0
+    expected = np.select([above[2], above[1], above[0]], [3, 1, 2], 0)
+    label = made.label()
+    np.testing.assert_array_equal(label[INSIDE], expected)
+    assert set(np.unique(expected)) == {0, 1, 2, 3}
+    label[INSIDE] = 0
+    assert not label.any()
+    found = made.probabilities()
+    np.testing.assert_allclose(found[(slice(None), *INSIDE)], 1 / (1 + np.exp(-logits.numpy())), rtol=1e-5)
+    found[(slice(None), *INSIDE)] = 0
+    assert not found.any()
+
+
+class TestOutputRegions:
+    def test_they_are_in_the_order_of_painting_whatever_that_of_the_card(self) -> None:
+        for card in (BRATS, dict(reversed(BRATS.items()))):
+            assert list(output_regions("regions", card).items()) == list(BRATS.items())
+        for card in ({"b": (2,), "a": (1,)}, {"a": (1,), "b": (2,)}):
+            assert list(output_regions("regions", card)) == ["a", "b"]
+
+    def test_classes_are_none(self) -> None:
+        assert output_regions("classes", {"all": (1, 2), "a": (1,), "b": (2,)}) == {}
+
+    def test_regions_that_no_label_map_can_show_are_not_trained(self) -> None:
+        with pytest.raises(BenchError, match=r"train.target=regions: the regions a .* Use train.target=classes"):
+            output_regions("regions", {"a": (1, 2), "b": (2, 3)})
+
+
 class TestLabelsOfRegions:
     def test_those_of_brats(self) -> None:
         assert list(labels_of_regions(BRATS).items()) == [("WT", 2), ("TC", 1), ("ET", 3)]
@@ -119,6 +151,16 @@ class TestSegmenter:
             logits = network(image[None])[0, :, 5:11, 3:12, 4:12]
         torch.testing.assert_close(made.logits, logits)
         expected = Segmentation(logits, case, labels_of_regions(BRATS), BRATS).label()
+        np.testing.assert_array_equal(made.label(), expected)
+        assert len(np.unique(expected)) > 2
+
+    def test_a_network_of_regions_is_read_so_whatever_output_is_asked_for(self) -> None:
+        torch.manual_seed(0)
+        network, case = nn.Conv3d(2, 3, 1), _case(6, 9, 8)
+        segmenter = Segmenter(network, (8, 8, 8), _fields(), BRATS, torch.device("cpu"), target="regions")
+        made = segmenter.segment(case)
+        assert segmenter.outputs == ("WT", "TC", "ET")
+        expected = Segmentation(made.logits, case, labels_of_regions(BRATS), BRATS, ("WT", "TC", "ET")).label()
         np.testing.assert_array_equal(made.label(), expected)
         assert len(np.unique(expected)) > 2
 
