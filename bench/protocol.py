@@ -86,7 +86,7 @@ class Protocol(Section):
             ("train", "dice_squared", False),
             ("train", "target", "classes"),
         ):
-            if values[part][field] is usual:
+            if values[part][field] == usual:
                 del values[part][field]
         return values
 

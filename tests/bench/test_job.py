@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,12 @@ def test_a_protocol_without_folds_says_nothing_of_them_and_one_with_folds_does(n
     folded = load_protocol(name, ["split.folds=5"])
     assert folded.canonical()["split"]["folds"] == 5
     assert folded.title == f"{name} (split.folds=5)"
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_protocol_is_the_same_in_another_process(name: str) -> None:
+    protocol = load_protocol(name)
+    assert pickle.loads(pickle.dumps(protocol)).canonical() == protocol.canonical()
 
 
 def test_each_fold_is_another_job_and_without_folds_none_is_told(make_job: Callable[..., Job]) -> None:
