@@ -287,15 +287,16 @@ def test_a_step_exchanges_layers_where_they_are_to_be_fused(make_fields: Callabl
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("regions", [(), ((0, 1), (1,))], ids=["classes", "regions"])
 def test_on_a_gpu_replayed_and_fused_steps_lead_to_the_same_weights(
-    make_fields: Callable, make_network: Callable
+    make_fields: Callable, make_network: Callable, regions: tuple[tuple[int, ...], ...]
 ) -> None:
     """Rounding aside; the passes before a graph's recording leave no trace."""
     device = torch.device("cuda")
     weights = []
     for execution in (Execution(8), Execution(8, channels_last=True, fused=True, graph=True)):
         model = make_network(dropout=0.0).to(device)
-        step = Step(model, make_fields(), execution, device)
+        step = Step(model, make_fields("loss=dice_ce"), execution, device, regions=regions)
         batch = _batch()
         on_device = Batch(batch.image.to(device), batch.label.to(device))
         for _ in range(3):
