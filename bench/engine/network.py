@@ -33,15 +33,22 @@ def build_network(
         ModelError: an unknown model or option.
         BenchError: a patch size that the model does not take, or regions that it cannot be trained on.
     """
-    outputs = len(output_regions(target, card.regions)) or card.classes
     resolved = models.resolve_options(name, options)
+    channels, outputs = len(card.channels), count_outputs(card, target)
     try:
-        model = models.create(
-            name, in_channels=len(card.channels), out_channels=outputs, image_size=patch_size, **resolved
-        )
+        model = models.create(name, in_channels=channels, out_channels=outputs, image_size=patch_size, **resolved)
     except ImageSizeError as error:
         patch = ",".join(map(str, error.above))
         raise BenchError(
             f"{error} A network is built for the protocol's patch: --set data.patch_size={patch}"
         ) from None
     return model.to(device)
+
+
+def count_outputs(card: DatasetCard, target: str) -> int:
+    """How many a network of this dataset has for each voxel: one for each class, or for each region.
+
+    Raises:
+        BenchError: regions that networks cannot be trained on.
+    """
+    return len(output_regions(target, card.regions)) or card.classes

@@ -78,7 +78,7 @@ class Predictor:
             preparation = _preparation(record)
         except (ValidationError, KeyError, TypeError) as error:
             raise BenchError(f"{record.folder} holds a protocol that this version does not know: {error}") from error
-        target = job["protocol"]["train"].get("target", "classes")
+        target = target_of(record)
         model = build_network(job["model"], job["model_options"], card, patch_size, device, target)
         try:
             load_weights(load_checkpoint(weights, device), model, weights)
@@ -198,6 +198,11 @@ def card_of(record: Record) -> DatasetCard:
     """
     stated = record.content.get("data", {}).get("card")
     return data.card(record.content["job"]["dataset"]) if stated is None else DatasetCard.from_dict(stated)
+
+
+def target_of(record: Record) -> str:
+    """What the network of a run was trained on, ``classes`` or ``regions``; records say so where it is not classes."""
+    return str(record.content["job"]["protocol"]["train"].get("target", "classes"))
 
 
 def _preparation(record: Record) -> Preparation:

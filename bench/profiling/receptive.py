@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 import models
 from bench.engine.checkpoint import load_checkpoint, load_weights
+from bench.engine.network import count_outputs
 from bench.engine.precision import arithmetic
-from bench.engine.predict import card_of
+from bench.engine.predict import card_of, target_of
 from bench.errors import BenchError
 from bench.fields import Precision
 from bench.profiling.instruments import Instruments
@@ -220,7 +221,7 @@ def _record(setting: Setting) -> Record | None:
     facts: dict[str, tuple[Any, Any]] = {
         "model": (job["model"], model),
         "channels": (len(card.channels), setting.in_channels),
-        "classes": (card.classes, setting.classes),
+        "classes": (count_outputs(card, target_of(record)), setting.classes),
         "patch (D, H, W)": (tuple(job["protocol"]["data"]["patch_size"]), setting.image_size),
     }
     if job["model"] == model:

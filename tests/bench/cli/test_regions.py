@@ -36,6 +36,12 @@ def test_a_network_of_regions_is_trained_scored_and_used(
         np.testing.assert_array_equal(label, np.select([et > 0.5, tc > 0.5, wt > 0.5], [3, 1, 2], 0))
     assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 6 * 4
 
+    options = ("--results", tmp_path / "results", "--inputs", "1", "--device", "cpu")
+    answer = bench("profile", "--what", "receptive-field", "--run", record.key, *options)
+    assert answer.status == 0, answer.err
+    found = {one.kind: one for one in Store(tmp_path / "results").records()}["profile"]
+    assert (found.status, found.content["job"]["classes"]) == ("complete", 3)
+
 
 _NAMES = ("WT", "TC", "ET")
 
