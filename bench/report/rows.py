@@ -181,8 +181,9 @@ def _tuned(job: Mapping[str, Any], fields: Sequence[str]) -> str:
 def _recipe(protocol: Mapping[str, Any]) -> str:
     train, patch = protocol["train"], protocol["data"]["patch_size"]
     budget = next(f"{train[name]:,} {name}" for name in ("epochs", "steps", "gpu_seconds") if train[name] is not None)
+    loss = train["loss"].replace("_", " ") + (" of regions" if train.get("target") == "regions" else "")
     return (
-        f"{train['optimiser']} {train['learning_rate']:g}, {train['loss'].replace('_', ' ')}, {budget}, batch "
+        f"{train['optimiser']} {train['learning_rate']:g}, {loss}, {budget}, batch "
         f"{train['batch_size']}, patches of {plain(patch)}"
     )
 

@@ -195,6 +195,7 @@ def test_recipes_of_authors_share_a_table_however_they_train_but_not_how_they_te
     jobs = [
         _author(make_job, "segmamba"),
         _author(make_job, "unetr"),
+        _author(make_job, "segresnet"),
         _author(make_job, "segmamba", "train.epochs=3"),
         _author(make_job, "unetr", "infer.overlap=0.25"),
     ]
@@ -203,14 +204,17 @@ def test_recipes_of_authors_share_a_table_however_they_train_but_not_how_they_te
     complete_record(tmp_path)
     groups = _groups(tmp_path)
     found = {frozenset(record.key for record in group.records) for group in groups if group.protocol == "author"}
-    assert found == {frozenset(keys[:3]), frozenset(keys[3:])}
+    assert found == {frozenset(keys[:4]), frozenset(keys[4:])}
     assert [line.split(":")[0] for line in differences([one for one in groups if one.protocol == "author"])] == [
         "phantom"
     ]
-    (shared,) = [group for group in groups if len(group.records) == 3]
-    assert set(row_labels(shared).values()) == {"segmamba (author)", "segmamba (author (train.epochs=3))", "unetr"}
+    (shared,) = [group for group in groups if len(group.records) == 4]
+    assert set(row_labels(shared).values()) == {
+        *("segmamba (author)", "segmamba (author (train.epochs=3))", "unetr", "segresnet")
+    }
     remarks = {row.label: " ".join(row.remarks) for row in make_table(shared).rows}
-    assert "recipe of its authors: " in remarks["unetr"]
+    assert "recipe of its authors: adamw 0.0001, dice ce, 20,000 steps" in remarks["unetr"]
+    assert "recipe of its authors: adam 0.0001, dice of regions, 300 epochs" in remarks["segresnet"]
     assert "recipe of its authors changed (train.epochs=3): " in remarks["segmamba (author (train.epochs=3))"]
 
 
