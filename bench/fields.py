@@ -161,6 +161,9 @@ BUDGETS = ("epochs", "steps", "gpu_seconds")
 OPTIMISATIONS = ("channels_last", "fused", "graph")
 
 
+Target = Literal["classes", "regions"]
+
+
 class TrainFields(Section):
     """How a network is trained. Exactly one of ``epochs``, ``steps`` and ``gpu_seconds`` is the budget."""
 
@@ -175,12 +178,13 @@ class TrainFields(Section):
     steps_per_epoch: Positive = Field(description="optimiser steps in an epoch: the interval of history rows")
     batch_size: Positive = Field(description="patches in an optimiser step, over all devices together")
     loss: Literal["cross_entropy", "dice_ce", "dice"] = Field(
-        description="training loss over the outputs: cross entropy, soft Dice per patch and output, or the sum of both"
+        description="training loss over classes or regions: cross entropy, soft Dice per patch and class or region, or "
+        "the sum of both"
     )
-    target: Literal["classes", "regions"] = Field(
+    target: Target = Field(
         default="classes",
-        description="what the outputs are: classes, which exclude each other, by softmax; or the dataset's regions, "
-        "the largest first, each against what is not in it, by a sigmoid",
+        description="what the network's channels are: classes, which exclude each other, by softmax; or the dataset's "
+        "regions, the largest first, each against what is not in it, by a sigmoid",
     )
     dice_background: bool = Field(
         description="whether the Dice term counts the background as a class; among regions there is none"
@@ -271,7 +275,7 @@ class InferFields(Section):
     output: Literal["argmax", "regions"] = Field(
         description="labels of a network of classes from the largest logit, or from regions: each where its classes' "
         "summed probability is above one half, the smaller region over the larger. Those of a network of regions "
-        "(train.target) are always painted so"
+        "(train.target) are painted whatever stands here"
     )
     precision: Precision = Field(description="as train.precision, for the network's passes; sums are in fp32")
 

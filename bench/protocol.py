@@ -176,11 +176,15 @@ def wanted_values(changes: Sequence[str]) -> dict[str, Any]:
 def fits(protocol: Mapping[str, Any], name: str, wanted: Mapping[str, Any]) -> bool:
     """Whether a protocol as `Protocol.canonical` wrote it bears a name, where one is given, and has these values."""
 
-    def value(field: str) -> Any:
-        section, _, member = field.partition(".")
-        return protocol[section].get(member, _sections()[section].model_fields[member].default)
+    return (not name or protocol["name"] == name) and all(
+        value_of(protocol, field) == wanted[field] for field in wanted
+    )
 
-    return (not name or protocol["name"] == name) and all(value(field) == wanted[field] for field in wanted)
+
+def value_of(protocol: Mapping[str, Any], field: str) -> Any:
+    """A field, dotted, of a protocol as `Protocol.canonical` wrote it, which leaves out some that are as usual."""
+    section, _, member = field.partition(".")
+    return protocol[section].get(member, _sections()[section].model_fields[member].default)
 
 
 @cache

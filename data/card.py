@@ -45,7 +45,7 @@ class DatasetCard:
 
     @property
     def classes(self) -> int:
-        """Number of mutually exclusive classes, background included: the output channels of a network."""
+        """Number of mutually exclusive classes, background included."""
         return len(self.labels)
 
     @property

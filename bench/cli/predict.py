@@ -83,7 +83,7 @@ def predict(
     else:
         predictor = _from_weights(weights, model, dataset or "brats2023", protocol or "paper", set_, chosen, watcher)
     opened, cases = _open(inputs, predictor.card)
-    plan = plan_outputs(cases, output, predictor.card, probabilities, predictor.outputs)
+    plan = plan_outputs(cases, output, predictor.card, probabilities, predictor.region_names)
     with stop_on_signal() as stop:
         try:
             predictor.predict(opened, plan, watcher, stop)

@@ -110,7 +110,7 @@ def run(
     from bench.cli.running import Carrying, carry_out, print_plan
     from bench.engine.device import check_batch
     from bench.engine.network import build_network
-    from bench.engine.regions import labels_of_regions
+    from bench.engine.regions import check_regions
     from bench.fields import OPTIMISATIONS
     from bench.plan import (
         GridCell,
@@ -145,8 +145,7 @@ def run(
     for card, name, one in [(cards[place], name, one) for place, found in asked for name, one in found.items()]:
         choose_folds(one, asked_folds)
         check_batch(wishes.devices, one.train.batch_size)
-        if one.infer.output == "regions":
-            labels_of_regions(card.regions)
+        check_regions(one, card.regions, name)
         options, cpu = resolved_options(name, one), torch.device("cpu")
         build_network(name, options, card, one.data.patch_size, cpu, one.train.target)
     watcher = ConsoleWatcher()

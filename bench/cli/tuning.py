@@ -66,15 +66,14 @@ def check_networks(search: Search, dataset: Dataset, wishes: Wishes) -> None:
 
     from bench.engine.device import check_batch
     from bench.engine.network import build_network
-    from bench.engine.regions import labels_of_regions
+    from bench.engine.regions import check_regions
 
     built = set()
     for trial in search.trials:
         job, target = trial.job, trial.job.protocol.train.target
         patch = job.protocol.data.patch_size
         check_batch(wishes.devices, job.protocol.train.batch_size)
-        if job.protocol.infer.output == "regions":
-            labels_of_regions(dataset.card.regions)
+        check_regions(job.protocol, dataset.card.regions, trial.model)
         same = trial.model, str(sorted(job.model_options.items())), patch, target
         if same not in built:
             built.add(same)

@@ -52,7 +52,8 @@ def evaluate(
         Interrupted: ``stop`` was requested.
         Diverged: a logit is not finite.
         DataError, BenchError: a reference cannot be read, a prediction cannot be written, the network does not return
-            logits, or these regions cannot be painted as ``infer.output`` asks.
+            logits, or not for each region, or these regions cannot be painted as ``train.target`` or ``infer.output``
+            asks.
     """
     patch_size, target = protocol.data.patch_size, protocol.train.target
     segmenter = Segmenter(model, patch_size, infer or protocol.infer, regions, device, target=target)

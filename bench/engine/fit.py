@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from bench.engine.live_memory import peak_tensor_bytes
 from bench.engine.memory import GIB, is_out_of_memory, limit_memory
 from bench.engine.precision import arithmetic
 from bench.engine.recompute import BATCH_NORMS, recompute
+from bench.engine.regions import RegionLabels
 from bench.engine.step import Step
 from bench.engine.undisturbed import undisturbed
 from bench.errors import BenchError
@@ -32,8 +33,6 @@ _TRIAL_STEPS = 3
 _SHARE_FOR_TENSORS = 0.97
 _MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2}
 
-Regions = Sequence[Collection[int]]
-
 
 class DoesNotFit(BenchError):
     """No way of doing a training step keeps within the memory that it may take."""
@@ -47,7 +46,7 @@ def fit(
     group: Group,
     most: int | None = None,
     beside: int = 0,
-    regions: Regions = (),
+    regions: RegionLabels = (),
 ) -> Execution:
     """Choose how to carry out a training's steps by trying one; weights, buffers and random states stay as they were.
 
@@ -95,7 +94,7 @@ def _bearable(
     device: torch.device,
     execution: Execution,
     group: Group,
-    regions: Regions,
+    regions: RegionLabels,
 ) -> Execution:
     """The execution with compilation and layout as asked, less what the network does not bear."""
     notes: list[str] = []
@@ -155,7 +154,7 @@ def _fitting(
     execution: Execution,
     limit: int,
     beside: int,
-    regions: Regions,
+    regions: RegionLabels,
 ) -> Execution:
     needed = _TOO_MUCH
     for blocks in (False, True):
@@ -192,7 +191,7 @@ def _step_bytes(
     execution: Execution,
     limit: int,
     beside: int,
-    regions: Regions,
+    regions: RegionLabels,
 ) -> int:
     """Most bytes of tensors in a step and beside it; `_TOO_MUCH` where the device runs out of them within the limit.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bench.engine.regions import RegionLabels
 from bench.fields import TrainFields
 
 Loss = Callable[[Tensor | Sequence[Tensor], Tensor], Tensor]
@@ -17,28 +18,29 @@ _OneScale = Callable[[Tensor, Tensor], Tensor]
 _SMOOTH = 1e-5  # as in nnU-Net and MONAI: a class that is absent and not predicted costs nothing
 
 
-def make_loss(fields: TrainFields, regions: Sequence[Collection[int]] = ()) -> Loss:
+def make_loss(fields: TrainFields, regions: RegionLabels = ()) -> Loss:
     """The protocol's loss of logits (B, K, D, H, W), or a list of them with deep supervision, and labels (B, D, H, W).
 
-    The outputs are classes that exclude each other, the K labels; or, where there are ``regions``, the labels of each,
-    one region each, against all that is not in it.
+    The K channels are classes that exclude each other, one for each label; or, where there are ``regions``, they are
+    those, each against all that is not in it.
 
     Every term is a mean over patches of equal weight, so that a batch split into equal parts, over time or over
     devices, has the mean of its parts' losses.
     """
 
     if regions:
-        entropy: _OneScale = partial(region_cross_entropy, regions=regions)
-        dice: _OneScale = partial(region_dice, regions=regions, squared=fields.dice_squared)
+        entropy: _OneScale = F.binary_cross_entropy_with_logits
+        dice: _OneScale = partial(region_dice, squared=fields.dice_squared)
     else:
         entropy = F.cross_entropy
         dice = partial(soft_dice, background=fields.dice_background, squared=fields.dice_squared)
 
     def one_scale(logits: Tensor, label: Tensor) -> Tensor:
         logits = logits.float()
+        truth = inside(label, regions, logits.dtype) if regions else label
         if fields.loss == "cross_entropy":
-            return entropy(logits, label)
-        return dice(logits, label) if fields.loss == "dice" else dice(logits, label) + entropy(logits, label)
+            return entropy(logits, truth)
+        return dice(logits, truth) if fields.loss == "dice" else dice(logits, truth) + entropy(logits, truth)
 
     def loss(logits: Tensor | Sequence[Tensor], label: Tensor) -> Tensor:
         return one_scale(logits, label) if isinstance(logits, Tensor) else deeply_supervised(logits, label, one_scale)
@@ -65,28 +67,28 @@ def soft_dice(logits: Tensor, label: Tensor, *, background: bool, squared: bool 
     return 1 - (dice if background else dice[:, 1:]).mean()
 
 
-def region_dice(logits: Tensor, label: Tensor, *, regions: Sequence[Collection[int]], squared: bool = False) -> Tensor:
+def region_dice(logits: Tensor, truth: Tensor, *, squared: bool = False) -> Tensor:
     """One minus the soft Dice of sigmoid probabilities, the mean over patches and regions.
 
     So trained the winner of BraTS 2018 (Myronenko 2018, section 3), and after him SwinUNETR (Hatamizadeh et al. 2022).
 
     Args:
         logits: (B, K, D, H, W), one region each.
-        label: (B, D, H, W), integers.
-        regions: the labels of each of the K regions.
+        truth: of the same shape, 1 inside a region and 0 outside, see `inside`.
         squared: as in `soft_dice`.
     """
-    return 1 - _dice(logits.sigmoid(), _inside(label, regions, logits.dtype), squared).mean()
+    return 1 - _dice(logits.sigmoid(), truth, squared).mean()
 
 
-def region_cross_entropy(logits: Tensor, label: Tensor, *, regions: Sequence[Collection[int]]) -> Tensor:
-    """Binary cross entropy, the mean over patches, regions and voxels; arguments as `region_dice`."""
-    return F.binary_cross_entropy_with_logits(logits, _inside(label, regions, logits.dtype))
-
-
-def _inside(label: Tensor, regions: Sequence[Collection[int]], dtype: torch.dtype) -> Tensor:
-    """(B, K, D, H, W), 1 where a voxel lies in a region. By comparisons, which a CUDA graph can record."""
-    masks = [torch.stack([label == value for value in region]).any(0) for region in regions]
+def inside(label: Tensor, regions: RegionLabels, dtype: torch.dtype) -> Tensor:
+    """(B, K, D, H, W), 1 where a voxel of (B, D, H, W) lies in a region; by comparisons, which a CUDA graph records."""
+    masks = []
+    for region in regions:
+        first, *others = region
+        mask = label == first
+        for value in others:
+            mask |= label == value
+        masks.append(mask)
     return torch.stack(masks, 1).to(dtype)
 
 

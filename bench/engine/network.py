@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 import models
-from bench.engine.regions import output_regions
+from bench.engine.regions import channel_regions
 from bench.errors import BenchError
+from bench.fields import Target
 from data.card import DatasetCard
 from models.errors import ImageSizeError
 
@@ -21,7 +22,7 @@ def build_network(
     card: DatasetCard,
     patch_size: tuple[int, int, int],
     device: torch.device,
-    target: str = "classes",
+    target: Target = "classes",
 ) -> nn.Module:
     """The registered network, with one input per channel and one output per class of the dataset, or per region.
 
@@ -34,9 +35,9 @@ def build_network(
         BenchError: a patch size that the model does not take, or regions that it cannot be trained on.
     """
     resolved = models.resolve_options(name, options)
-    channels, outputs = len(card.channels), count_outputs(card, target)
+    given, wanted = len(card.channels), count_channels(card, target)
     try:
-        model = models.create(name, in_channels=channels, out_channels=outputs, image_size=patch_size, **resolved)
+        model = models.create(name, in_channels=given, out_channels=wanted, image_size=patch_size, **resolved)
     except ImageSizeError as error:
         patch = ",".join(map(str, error.above))
         raise BenchError(
@@ -45,10 +46,10 @@ def build_network(
     return model.to(device)
 
 
-def count_outputs(card: DatasetCard, target: str) -> int:
-    """How many a network of this dataset has for each voxel: one for each class, or for each region.
+def count_channels(card: DatasetCard, target: Target) -> int:
+    """How many channels a network of this dataset returns: one for each class, or for each region.
 
     Raises:
         BenchError: regions that networks cannot be trained on.
     """
-    return len(output_regions(target, card.regions)) or card.classes
+    return len(channel_regions(target, card.regions)) or card.classes

@@ -24,7 +24,7 @@ class Outputs:
         case: what is segmented.
         label: its label map.
         probabilities: one file for each class in the order of the card's labels, or for each region in that of the
-            network's outputs; empty where they are not wanted.
+            network's channels; empty where they are not wanted.
     """
 
     case: CaseFiles
@@ -95,9 +95,9 @@ def _check(plan: Sequence[Outputs]) -> None:
             raise BenchError(f"{file} would be overwritten, and it is an input; give another OUTPUT")
 
 
-def _suffixes(outputs: Sequence[str]) -> list[str]:
+def _suffixes(channels: Sequence[str]) -> list[str]:
     """What names each class or region in a file's name."""
-    names = [re.sub(r"[^\w.-]+", "_", output) for output in outputs]
+    names = [re.sub(r"[^\w.-]+", "_", channel) for channel in channels]
     if len({name.casefold() for name in names}) < len(names):
         return [f"{place}_{name}" for place, name in enumerate(names)]
     return names

@@ -19,9 +19,9 @@ from bench.engine.network import build_network
 from bench.engine.outputs import Outputs
 from bench.engine.segment import Segmenter
 from bench.errors import BenchError
-from bench.fields import InferFields, Size
+from bench.fields import InferFields, Size, Target
 from bench.progress import Watcher
-from bench.protocol import Protocol
+from bench.protocol import Protocol, value_of
 from bench.store import BEST, WEIGHTS, Record
 from data.card import DatasetCard
 from data.dataset import Dataset
@@ -46,9 +46,9 @@ class Predictor:
     _segmenter: Segmenter
 
     @property
-    def outputs(self) -> tuple[str, ...]:
-        """The regions that the network's outputs are of, in order; empty where they are of the card's classes."""
-        return self._segmenter.outputs
+    def region_names(self) -> tuple[str, ...]:
+        """Of the regions that the network's channels are of, in order; empty where they are of the card's classes."""
+        return self._segmenter.region_names
 
     @classmethod
     def from_record(cls, record: Record, device: torch.device, checkpoint: str = "") -> Predictor:
@@ -76,9 +76,9 @@ class Predictor:
             # Records from before these fields were segmented so.
             infer = InferFields.model_validate({"output": "argmax", "precision": "fp32", **job["protocol"]["infer"]})
             preparation = _preparation(record)
+            target = target_of(record)
         except (ValidationError, KeyError, TypeError) as error:
             raise BenchError(f"{record.folder} holds a protocol that this version does not know: {error}") from error
-        target = target_of(record)
         model = build_network(job["model"], job["model_options"], card, patch_size, device, target)
         try:
             load_weights(load_checkpoint(weights, device), model, weights)
@@ -146,7 +146,7 @@ class Predictor:
     def predict(self, dataset: Dataset, plan: Sequence[Outputs], watcher: Watcher, stop: StopRequest) -> None:
         """Segment each case into its files: the case's grid and affine, the dataset's labels.
 
-        Probabilities are of the card's classes, or of `outputs` where there are such.
+        Probabilities are of the card's classes, or of `region_names` where there are such.
 
         A case's label map is written after its probabilities, so that where it is, they are.
 
@@ -200,9 +200,13 @@ def card_of(record: Record) -> DatasetCard:
     return data.card(record.content["job"]["dataset"]) if stated is None else DatasetCard.from_dict(stated)
 
 
-def target_of(record: Record) -> str:
-    """What the network of a run was trained on, ``classes`` or ``regions``; records say so where it is not classes."""
-    return str(record.content["job"]["protocol"]["train"].get("target", "classes"))
+def target_of(record: Record) -> Target:
+    """What the network of a run was trained on.
+
+    Raises:
+        ValidationError: something that this version does not know.
+    """
+    return TypeAdapter(Target).validate_python(value_of(record.content["job"]["protocol"], "train.target"))
 
 
 def _preparation(record: Record) -> Preparation:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from bench.errors import BenchError
+from bench.fields import Target
+from bench.protocol import Protocol
 
 Regions = Mapping[str, tuple[int, ...]]
+RegionLabels = Sequence[Collection[int]]
+"""The labels of the region that each channel of a network is of, in order; none where channels are classes."""
 
 
-def output_regions(target: str, regions: Regions) -> Regions:
-    """The region that each output of a network stands for, in order, with its labels; none where they are classes.
+def channel_regions(target: Target, regions: Regions) -> Regions:
+    """The region that each channel of a network is of, in order, with its labels; none where they are classes.
 
     The order is that in which label maps are painted, whatever order the dataset's card has: WT, TC, ET.
 
@@ -24,6 +28,40 @@ def output_regions(target: str, regions: Regions) -> Regions:
     if target == "classes":
         return {}
     return {name: regions[name] for name in labels_of_regions(regions, "train.target", "classes")}
+
+
+def channel_labels(target: Target, regions: Regions) -> RegionLabels:
+    """The labels alone of `channel_regions`."""
+    return tuple(channel_regions(target, regions).values())
+
+
+def check_regions(protocol: Protocol, regions: Regions, model: str) -> None:
+    """See that label maps can be painted from a dataset's regions, where a protocol asks for that.
+
+    Raises:
+        BenchError: they cannot; it says for which network, and whether its authors' recipe asks for it.
+    """
+    try:
+        if protocol.train.target == "regions":
+            channel_regions("regions", regions)
+        elif protocol.infer.output == "regions":
+            labels_of_regions(regions)
+    except BenchError as error:
+        whose = ", by its authors' recipe" if protocol.by_authors else ""
+        raise BenchError(f"{model}{whose}: {error}") from None
+
+
+def check_count(name: str, found: int, regions: int) -> None:
+    """See that a network of regions has a channel for each.
+
+    Raises:
+        BenchError: it has not, and how many it has.
+    """
+    if found != regions:
+        raise BenchError(
+            f"{name} returned {found} channels for each voxel; expected as many as it was asked for as out_channels, "
+            f"{regions}: with train.target=regions one for each region"
+        )
 
 
 def labels_of_regions(regions: Regions, field: str = "infer.output", instead: str = "argmax") -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.engine.infer import OnWindow, SlidingWindow, ignore
-from bench.engine.regions import Regions, labels_of_regions, output_regions
-from bench.fields import InferFields
+from bench.engine.regions import Regions, channel_regions, check_count, labels_of_regions
+from bench.fields import InferFields, Target
 from data.prepare import PreparedCase, StoredCase
 
 
@@ -31,18 +31,21 @@ class Segmentation:
         painted: regions from the largest to the smallest, each with the label that stands for it; None for the class of
             the largest logit.
         regions: of the dataset, name to labels.
-        outputs: the regions that the logits are of, in order; empty where they are of classes.
+        of_regions: whether the logits are of the painted regions, in that order, and not of classes.
     """
 
     logits: Tensor
     case: PreparedCase | StoredCase
     painted: Mapping[str, int] | None
     regions: Regions
-    outputs: Sequence[str] = ()
+    of_regions: bool = False
 
     def label(self) -> NDArray[np.uint8]:
         """(D, H, W) in the grid of the files, background outside the box."""
-        label = self._largest() if self.painted is None else self._above_half(self.painted)
+        if self.painted is None:
+            label = self._largest()
+        else:
+            label = self._of_regions(self.painted) if self.of_regions else self._of_sums(self.painted)
         return self.case.uncrop(label.cpu().numpy())
 
     def each_probability(self) -> Iterator[NDArray[np.float32]]:
@@ -51,8 +54,9 @@ class Segmentation:
         (D, H, W) in the grid of the files; outside the box it is 1 for the background, and 0 for all else.
         """
         inside = tuple(slice(start, stop) for start, stop in self.case.box)
-        for value, probability in enumerate(self._sigmoid() if self.outputs else self._softmax()):
-            full = np.full(self.case.geometry.shape, float(value == 0 and not self.outputs), dtype=np.float32)
+        each = map(torch.sigmoid, self._in_box()) if self.of_regions else self._softmax()
+        for channel, probability in enumerate(each):
+            full = np.full(self.case.geometry.shape, float(channel == 0 and not self.of_regions), dtype=np.float32)
             full[inside] = probability.cpu().numpy()
             yield full
 
@@ -70,29 +74,44 @@ class Segmentation:
                 torch.maximum(highest, logit, out=highest)
         return label
 
-    def _above_half(self, painted: Mapping[str, int]) -> Tensor:
-        """Each region where it is more likely than not, the smaller over the larger."""
-        mine = zip(self.outputs, self._sigmoid(), strict=True) if self.outputs else self._sums(painted).items()
-        label: Tensor | None = None
-        for name, probability in mine:
-            if label is None:
-                label = torch.zeros_like(probability, dtype=torch.uint8)
-            label.masked_fill_(probability > 0.5, painted[name])
-        assert label is not None
-        return label
-
-    def _sums(self, painted: Mapping[str, int]) -> dict[str, Tensor]:
-        """Each region's probability, of its classes together."""
+    def _of_sums(self, painted: Mapping[str, int]) -> Tensor:
+        """Each region where its classes' summed probability is above one half, the smaller over the larger."""
         sums: dict[str, Tensor] = {}
         for value, probability in enumerate(self._softmax()):
             for name in painted:
                 if value in self.regions[name]:
                     sums[name] = sums[name].add_(probability) if name in sums else probability.clone()
-        return {name: sums[name] for name in painted}
+        label = torch.zeros_like(probability, dtype=torch.uint8)
+        for name, value in painted.items():
+            label.masked_fill_(sums[name] > 0.5, value)
+        return label
 
-    def _sigmoid(self) -> Iterator[Tensor]:
-        for logit in self._in_box():
-            yield logit.sigmoid()
+    def _of_regions(self, painted: Mapping[str, int]) -> Tensor:
+        """Each region where its own probability is above one half, the smaller over the larger.
+
+        Classes cannot both be above it, but regions can that have no label in common: there the likelier one is.
+        """
+        rivals = {
+            name: frozenset(other for other in painted if other == name or not self._common(name, other))
+            for name in painted
+        }
+        highest: dict[frozenset[str], Tensor] = {}
+        for name, logit in zip(painted, self._in_box(), strict=True):
+            for group in {group for group in rivals.values() if name in group and len(group) > 1}:
+                highest[group] = torch.maximum(highest[group], logit) if group in highest else logit
+        label: Tensor | None = None
+        for (name, value), logit in zip(painted.items(), self._in_box(), strict=True):
+            if label is None:
+                label = torch.zeros_like(logit, dtype=torch.uint8)
+            mine = logit > 0
+            if rivals[name] in highest:
+                mine &= logit >= highest[rivals[name]]
+            label.masked_fill_(mine, value)
+        assert label is not None
+        return label
+
+    def _common(self, one: str, other: str) -> set[int]:
+        return set(self.regions[one]) & set(self.regions[other])
 
     def _softmax(self) -> Iterator[Tensor]:
         highest: Tensor | None = None
@@ -108,7 +127,7 @@ class Segmentation:
             yield (logit - highest).exp_().div_(total)
 
     def _in_box(self) -> Iterator[Tensor]:
-        """Each output's logits in the box of the files' grid."""
+        """Each channel's logits in the box of the files' grid."""
         extent = self.case.box_shape
         for logit in self.logits:
             if logit.shape == extent:
@@ -127,7 +146,7 @@ class Segmenter:
         target: what the network was trained on, the protocol's ``train.target``.
 
     Attributes:
-        outputs: the regions that the network's outputs are of, in order; empty where they are of classes.
+        region_names: of the regions that the network's channels are of, in order; empty where they are of classes.
 
     Raises:
         BenchError: label maps cannot be made from these regions, see `bench.engine.regions.labels_of_regions`.
@@ -141,19 +160,23 @@ class Segmenter:
         regions: Regions,
         device: torch.device,
         at_once: int | None = None,
-        target: str = "classes",
+        target: Target = "classes",
     ) -> None:
         self._regions = regions
-        self.outputs = tuple(output_regions(target, regions))
-        painting = self.outputs or fields.output == "regions"
+        self.region_names = tuple(channel_regions(target, regions))
+        painting = self.region_names or fields.output == "regions"
         self._painted = labels_of_regions(regions) if painting else None
+        self._name = getattr(model, "registered_name", type(model).__name__)
         self._window = SlidingWindow(model, patch_size, fields, device, at_once)
 
     def segment(self, case: PreparedCase | StoredCase, on_window: OnWindow = ignore) -> Segmentation:
         """Run the network over a case.
 
         Raises:
-            Diverged, BenchError: as `bench.engine.infer.SlidingWindow.logits`.
+            Diverged, BenchError: as `bench.engine.infer.SlidingWindow.logits`; or the network, which was trained on
+                regions, does not give one channel to each.
         """
         logits = self._window.logits(case.image, on_window)
-        return Segmentation(logits, case, self._painted, self._regions, self.outputs)
+        if self.region_names:
+            check_count(self._name, len(logits), len(self.region_names))
+        return Segmentation(logits, case, self._painted, self._regions, bool(self.region_names))

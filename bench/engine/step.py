@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -16,6 +16,7 @@ from bench.engine.group import ALONE, Group
 from bench.engine.loss import make_loss
 from bench.engine.optimise import make_optimiser
 from bench.engine.precision import arithmetic
+from bench.engine.regions import RegionLabels, check_count
 from bench.engine.undisturbed import undisturbed
 from bench.errors import BenchError
 from bench.fields import TrainFields
@@ -32,7 +33,7 @@ class Step:
         execution: micro-batch, layout, compilation.
         device: where the model is.
         group: the processes that share a batch; each does its part of it.
-        regions: the labels of the region that each of the K logits is of; none where they are of classes.
+        regions: see `bench.engine.regions.RegionLabels`.
 
     Attributes:
         optimiser: moves the weights.
@@ -48,7 +49,7 @@ class Step:
         execution: Execution,
         device: torch.device,
         group: Group = ALONE,
-        regions: Sequence[Collection[int]] = (),
+        regions: RegionLabels = (),
     ) -> None:
         self.optimiser = make_optimiser(model.parameters(), fields)
         self.scaler = torch.amp.GradScaler(device.type, enabled=fields.precision == "fp16")
@@ -59,7 +60,7 @@ class Step:
         self._execution = execution
         self._device = device
         self._loss = make_loss(fields, regions)
-        self._regions = len(regions)
+        self._regions = regions
         self._layout = torch.channels_last_3d if execution.channels_last else torch.contiguous_format
         if execution.channels_last:
             model.to(memory_format=torch.channels_last_3d)
@@ -122,7 +123,7 @@ class Step:
             with self._together.no_sync() if self._together and not last else nullcontext():
                 with arithmetic(self._fields.precision, self._device):
                     logits = self._forward(image)
-                    check_logits(logits, image, self._model, self._regions)
+                    check_logits(logits, image, self._model, len(self._regions))
                     self.outputs = 1 if isinstance(logits, Tensor) else len(logits)
                     loss = self._loss(logits, label) * (len(image) / len(batch.image))
                     # Autocast ends before the backward pass, which follows the types of the forward one.
@@ -172,11 +173,8 @@ def check_logits(logits: Any, image: Tensor, model: nn.Module, regions: int = 0)
             f"{name} returned a tensor of shape {tuple(finest.shape)} for an image of {tuple(image.shape)}; expected "
             f"{expected}"
         )
-    if regions and any(level.shape[1] != regions for level in levels):
-        raise BenchError(
-            f"{name} returned {', '.join(str(level.shape[1]) for level in levels)} outputs for each voxel; expected as "
-            f"many as it was asked for as out_channels, {regions}: with train.target=regions one for each region"
-        )
+    for level in levels if regions else ():
+        check_count(name, level.shape[1], regions)
 
 
 def _describe(thing: Any) -> str:

@@ -15,7 +15,7 @@ from bench.engine.execution import Execution
 from bench.engine.group import ALONE, Group
 from bench.engine.interrupt import StopRequest
 from bench.engine.network import build_network
-from bench.engine.regions import output_regions
+from bench.engine.regions import channel_labels
 from bench.engine.train import Surroundings, train
 from bench.job import Job
 from bench.progress import Watcher
@@ -112,7 +112,7 @@ class TrainingTask:
             make_sampler(protocol, [self.prepared[case] for case in self.job.split.train], self.card, self.job.seed),
             protocol.train,
             around,
-            regions=tuple(output_regions(protocol.train.target, self.card.regions).values()),
+            regions=channel_labels(protocol.train.target, self.card.regions),
             validate=validate if self.validation else None,
             validate_every=protocol.validation.every_epochs or 1,
         )

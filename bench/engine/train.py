@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from bench.engine.interrupt import Interrupted, StopRequest, TimedOut
 from bench.engine.logbook import Logbook, Row
 from bench.engine.memory import GIB, limit_memory
 from bench.engine.optimise import learning_rate
+from bench.engine.regions import RegionLabels
 from bench.engine.step import Step
 from bench.errors import BenchError
 from bench.fields import TrainFields
@@ -79,7 +80,7 @@ def train(
     fields: TrainFields,
     around: Surroundings,
     *,
-    regions: Sequence[Collection[int]] = (),
+    regions: RegionLabels = (),
     validate: Validate | None = None,
     validate_every: int = 1,
 ) -> TrainingState:
@@ -110,7 +111,7 @@ class _Training:
         sampler: PatchSampler,
         fields: TrainFields,
         around: Surroundings,
-        regions: Sequence[Collection[int]],
+        regions: RegionLabels,
         validate: Validate | None,
         validate_every: int,
     ) -> None:

@@ -21,7 +21,7 @@ from bench.engine.device import choose_device, choose_prepare_workers, choose_wo
 from bench.engine.execution import Execution
 from bench.engine.feed import Feed
 from bench.engine.network import build_network
-from bench.engine.regions import output_regions
+from bench.engine.regions import channel_labels
 from bench.engine.step import Step
 from bench.engine.task import make_sampler
 from bench.plan import draw_splits, resolved_options
@@ -131,7 +131,7 @@ def _with(
     torch.manual_seed(0)
     options, target = resolved_options(name, protocol), protocol.train.target
     model = build_network(name, options, dataset.card, protocol.data.patch_size, device, target).train()
-    regions = tuple(output_regions(target, dataset.card.regions).values())
+    regions = channel_labels(target, dataset.card.regions)
     step = Step(model, protocol.train, Execution(sampler.batch_size), device, regions=regions)
     waits, took = [], []
     title = f"{name}, {'fed' if fed else 'one batch'}"

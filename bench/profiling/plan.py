@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any, cast
 
 import models
-from bench.engine.network import count_outputs
+from bench.engine.network import count_channels
 from bench.engine.predict import card_of, target_of
 from bench.errors import BenchError, unknown
 from bench.fields import Precision
@@ -201,7 +201,7 @@ def _of_run(request: Request, machine: Machine, store: Store) -> Setting:
         asked_size=tuple(job["protocol"]["data"]["patch_size"]),
         mode="infer",
         in_channels=len(card.channels),
-        classes=count_outputs(card, target_of(record)),
+        classes=count_channels(card, target_of(record)),
         more={"inputs": request.inputs, "run": record.key},
         weights_from=str(record.folder.resolve()),
     )

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import models
 from bench.engine.checkpoint import load_checkpoint, load_weights
-from bench.engine.network import count_outputs
+from bench.engine.network import count_channels
 from bench.engine.precision import arithmetic
 from bench.engine.predict import card_of, target_of
 from bench.errors import BenchError
@@ -221,7 +221,7 @@ def _record(setting: Setting) -> Record | None:
     facts: dict[str, tuple[Any, Any]] = {
         "model": (job["model"], model),
         "channels": (len(card.channels), setting.in_channels),
-        "classes": (count_outputs(card, target_of(record)), setting.classes),
+        "classes": (count_channels(card, target_of(record)), setting.classes),
         "patch (D, H, W)": (tuple(job["protocol"]["data"]["patch_size"]), setting.image_size),
     }
     if job["model"] == model:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.protocol import show
+from bench.protocol import show, value_of
 from bench.report.costs import Costs, network_key
 from bench.report.folds import Pool, folds_text
 from bench.report.frame import AVERAGE, Group, cross_validated, plain, pools
@@ -173,7 +173,7 @@ def _tuned(job: Mapping[str, Any], fields: Sequence[str]) -> str:
     for field in fields:
         section, _, name = field.partition(".")
         options = section == "model_options"
-        value = job["model_options"][name.partition(".")[2]] if options else job["protocol"][section][name]
+        value = job["model_options"][name.partition(".")[2]] if options else value_of(job["protocol"], field)
         values.append(f"{field} {show(value)}")
     return ", ".join(values)
 
@@ -181,7 +181,7 @@ def _tuned(job: Mapping[str, Any], fields: Sequence[str]) -> str:
 def _recipe(protocol: Mapping[str, Any]) -> str:
     train, patch = protocol["train"], protocol["data"]["patch_size"]
     budget = next(f"{train[name]:,} {name}" for name in ("epochs", "steps", "gpu_seconds") if train[name] is not None)
-    loss = train["loss"].replace("_", " ") + (" of regions" if train.get("target") == "regions" else "")
+    loss = train["loss"].replace("_", " ") + (" of regions" if value_of(protocol, "train.target") == "regions" else "")
     return (
         f"{train['optimiser']} {train['learning_rate']:g}, {loss}, {budget}, batch "
         f"{train['batch_size']}, patches of {plain(patch)}"

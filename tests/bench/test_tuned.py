@@ -37,6 +37,7 @@ def tuned(tmp_path: Path) -> Tuned:
             "unetr": own_fields(
                 {
                     **{"train.learning_rate": "1e-05", "train.clip_norm": "none", "augment.mirror_axes": "0,1"},
+                    "train.target": "classes",
                     **{"model_options.unetr.hidden_size": "96", "train.amsgrad": "true"},
                 }
             ),
@@ -232,5 +233,6 @@ def test_tables_show_the_networks_of_one_search_together_and_apart_from_others(
         "segresnet: tuned on validation cases: train.learning_rate 0.0123, train.optimiser adamw; adamw 0.0123" in told
     )
     assert "train.clip_norm none" in told
+    assert "train.target classes" in told, "a record leaves that out"
     assert "model_options.unetr.hidden_size 96" in told
     assert "recipe of its authors" not in told

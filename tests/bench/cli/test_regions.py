@@ -58,10 +58,18 @@ def test_regions_that_overlap_are_refused_before_anything_is_trained(
         *("--results", tmp_path / "results"),
     )
     assert answer.status == 2
-    assert "train.target=regions: the regions a (1, 2) and b (2, 3) overlap" in answer.err
+    assert "error: segresnet: train.target=regions: the regions a (1, 2) and b (2, 3) overlap" in answer.err
     assert "train.target=classes" in answer.err
 
 
-def test_published_recipes_of_regions_say_so(bench: Callable) -> None:
-    for model in ("segresnet", "swinunetr"):
-        assert "train.target = regions" in bench("protocols", "author", "--model", model).out
+def test_whose_recipe_asks_for_regions_is_told(bench: Callable, make_nnunet: Callable, tmp_path: Path) -> None:
+    regions = {"background": 0, "whole": [1, 2], "a": 1, "b": 2}
+    root = make_nnunet(tmp_path / "Dataset001_whole", labels=regions, regions_class_order=[1, 1, 2])
+    command = ("run", "--model", "unetr,segresnet", "--dataset", root, "--protocol", "author", "--dry-run")
+    answer = bench(*command, "--set", "infer.output=regions")
+    assert answer.status == 2
+    assert "error: unetr, by its authors' recipe: infer.output=regions: every label of the region whole" in answer.err
+    answer = bench(*command)
+    assert answer.status == 2
+    assert "error: segresnet, by its authors' recipe: train.target=regions: every label of" in answer.err
+    assert "Use train.target=classes" in answer.err

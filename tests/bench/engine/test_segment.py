@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.engine.regions import labels_of_regions, output_regions
+from bench.engine.regions import channel_regions, labels_of_regions
 from bench.engine.segment import Segmentation, Segmenter
 from bench.errors import BenchError
 from bench.fields import InferFields
@@ -87,7 +87,7 @@ def test_regions_are_where_their_classes_together_exceed_one_half() -> None:
 
 def test_a_network_of_regions_paints_each_where_its_own_logit_is_above_zero() -> None:
     logits = _logits(3, 6, 9, 8)
-    made = Segmentation(logits, _case(6, 9, 8), labels_of_regions(BRATS), BRATS, ("WT", "TC", "ET"))
+    made = Segmentation(logits, _case(6, 9, 8), labels_of_regions(BRATS), BRATS, of_regions=True)
     above = logits.numpy() > 0
     expected = np.select([above[2], above[1], above[0]], [3, 1, 2], 0)
     label = made.label()
@@ -101,19 +101,42 @@ def test_a_network_of_regions_paints_each_where_its_own_logit_is_above_zero() ->
     assert not found.any()
 
 
-class TestOutputRegions:
+def test_of_regions_without_a_common_label_the_likelier_one_is_painted_whatever_their_names() -> None:
+    """Two lobes in a lung, a vessel beside it: a lobe competes with the other and with the vessel."""
+    logits = _logits(4, 6, 9, 8)
+    lung, left, right, vessel = logits.numpy()
+    expected = np.zeros(lung.shape, int)
+    for region, rivals, label in (
+        (lung, [vessel], 1),
+        (vessel, [lung, left, right], 4),
+        (left, [right, vessel], 2),
+        (right, [left, vessel], 3),
+    ):
+        expected[(region > 0) & np.all([region >= rival for rival in rivals], 0)] = label
+    assert set(np.unique(expected)) == {0, 1, 2, 3, 4}
+    labels = ((1, 2, 3), (2,), (3,), (4,))
+    for names in (("lung", "left", "right", "vessel"), ("a", "b", "c", "d"), ("d", "c", "b", "a")):
+        of_name = dict(zip(names, zip(labels, logits, strict=True), strict=True))
+        regions = {name: of_name[name][0] for name in names}
+        painted = labels_of_regions(regions)
+        ordered = torch.stack([of_name[name][1] for name in painted])
+        label = Segmentation(ordered, _case(6, 9, 8), painted, regions, of_regions=True).label()
+        np.testing.assert_array_equal(label[INSIDE], expected)
+
+
+class TestChannelRegions:
     def test_they_are_in_the_order_of_painting_whatever_that_of_the_card(self) -> None:
         for card in (BRATS, dict(reversed(BRATS.items()))):
-            assert list(output_regions("regions", card).items()) == list(BRATS.items())
+            assert list(channel_regions("regions", card).items()) == list(BRATS.items())
         for card in ({"b": (2,), "a": (1,)}, {"a": (1,), "b": (2,)}):
-            assert list(output_regions("regions", card)) == ["a", "b"]
+            assert list(channel_regions("regions", card)) == ["a", "b"]
 
     def test_classes_are_none(self) -> None:
-        assert output_regions("classes", {"all": (1, 2), "a": (1,), "b": (2,)}) == {}
+        assert channel_regions("classes", {"all": (1, 2), "a": (1,), "b": (2,)}) == {}
 
     def test_regions_that_no_label_map_can_show_are_not_trained(self) -> None:
         with pytest.raises(BenchError, match=r"train.target=regions: the regions a .* Use train.target=classes"):
-            output_regions("regions", {"a": (1, 2), "b": (2, 3)})
+            channel_regions("regions", {"a": (1, 2), "b": (2, 3)})
 
 
 class TestLabelsOfRegions:
@@ -159,10 +182,13 @@ class TestSegmenter:
         network, case = nn.Conv3d(2, 3, 1), _case(6, 9, 8)
         segmenter = Segmenter(network, (8, 8, 8), _fields(), BRATS, torch.device("cpu"), target="regions")
         made = segmenter.segment(case)
-        assert segmenter.outputs == ("WT", "TC", "ET")
-        expected = Segmentation(made.logits, case, labels_of_regions(BRATS), BRATS, ("WT", "TC", "ET")).label()
+        assert segmenter.region_names == ("WT", "TC", "ET")
+        expected = Segmentation(made.logits, case, labels_of_regions(BRATS), BRATS, of_regions=True).label()
         np.testing.assert_array_equal(made.label(), expected)
         assert len(np.unique(expected)) > 2
+        narrow = Segmenter(nn.Conv3d(2, 4, 1), (8, 8, 8), _fields(), BRATS, torch.device("cpu"), target="regions")
+        with pytest.raises(BenchError, match=r"Conv3d returned 4 channels.*out_channels, 3.*one for each region"):
+            narrow.segment(case)
 
     def test_regions_are_judged_before_anything_runs_and_only_where_they_are_asked_for(self) -> None:
         bad = {"all": (1, 2), "a": (1,), "b": (2,)}

@@ -222,7 +222,7 @@ def test_a_network_that_returns_no_logits_is_named_before_training(
 def test_a_network_that_does_not_give_each_region_an_output_is_named_before_training(
     tmp_path: Path, run_training: Callable
 ) -> None:
-    with pytest.raises(BenchError, match=r"Sequential returned 2 outputs .*out_channels, 3.*one for each"):
+    with pytest.raises(BenchError, match=r"Sequential returned 2 channels .*out_channels, 3.*one for each"):
         run_training(tmp_path, regions=((1,), (1, 2), (2,)))
     assert not (tmp_path / "checkpoint" / "last.pt").exists()
 
