@@ -175,7 +175,6 @@ def wanted_values(changes: Sequence[str]) -> dict[str, Any]:
 
 def fits(protocol: Mapping[str, Any], name: str, wanted: Mapping[str, Any]) -> bool:
     """Whether a protocol as `Protocol.canonical` wrote it bears a name, where one is given, and has these values."""
-
     return (not name or protocol["name"] == name) and all(
         value_of(protocol, field) == wanted[field] for field in wanted
     )

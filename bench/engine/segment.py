@@ -45,7 +45,7 @@ class Segmentation:
         if self.painted is None:
             label = self._largest()
         else:
-            label = self._of_regions(self.painted) if self.of_regions else self._of_sums(self.painted)
+            label = self._from_regions(self.painted) if self.of_regions else self._from_sums(self.painted)
         return self.case.uncrop(label.cpu().numpy())
 
     def each_probability(self) -> Iterator[NDArray[np.float32]]:
@@ -74,7 +74,7 @@ class Segmentation:
                 torch.maximum(highest, logit, out=highest)
         return label
 
-    def _of_sums(self, painted: Mapping[str, int]) -> Tensor:
+    def _from_sums(self, painted: Mapping[str, int]) -> Tensor:
         """Each region where its classes' summed probability is above one half, the smaller over the larger."""
         sums: dict[str, Tensor] = {}
         for value, probability in enumerate(self._softmax()):
@@ -86,10 +86,10 @@ class Segmentation:
             label.masked_fill_(sums[name] > 0.5, value)
         return label
 
-    def _of_regions(self, painted: Mapping[str, int]) -> Tensor:
+    def _from_regions(self, painted: Mapping[str, int]) -> Tensor:
         """Each region where its own probability is above one half, the smaller over the larger.
 
-        Classes cannot both be above it, but regions can that have no label in common: there the likelier one is.
+        Unlike sums over classes, two regions without a common label may both be above it: the likelier is painted.
         """
         rivals = {
             name: frozenset(other for other in painted if other == name or not self._common(name, other))
