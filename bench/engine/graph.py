@@ -63,7 +63,8 @@ class Replayed:
                 for _ in range(WARM_UP):
                     self._function(*given)
             torch.cuda.current_stream().wait_stream(aside)
-            with torch.cuda.graph(graph):
+            # Threads that prepare batches take pinned memory meanwhile, which would end a recording of all threads.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._found = self._function(*given)
         self._graph, self._given = graph, given
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -113,3 +115,25 @@ def test_a_replayed_pass_takes_about_as_much_as_it_does_itself() -> None:
     replayed(given)
     found = peak(device)["peak_allocated_bytes"] - base - 4 * given.numel()  # beside the copy of what is given
     assert itself <= found < 1.5 * itself
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_pass_is_recorded_while_another_thread_prepares_a_batch() -> None:
+    device = torch.device("cuda", 0)
+
+    def prepare() -> float:
+        with torch.cuda.stream(torch.cuda.Stream(device)):
+            # More than any test before has left pinned, so that it is asked of the driver.
+            batch = torch.full((2**26,), 3.0, pin_memory=True).to(device, non_blocking=True)
+            return float(batch.mean())
+
+    def work(x: torch.Tensor) -> torch.Tensor:
+        doubled = x * 2
+        if torch.cuda.is_current_stream_capturing():
+            with ThreadPoolExecutor(1) as threads:
+                assert threads.submit(prepare).result() == 3
+        return doubled + 1
+
+    replayed = Replayed(work)
+    assert replayed(torch.full((4,), 5.0, device=device)).tolist() == [11.0] * 4
+    assert replayed(torch.full((4,), 7.0, device=device)).tolist() == [15.0] * 4
