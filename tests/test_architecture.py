@@ -41,6 +41,7 @@ def test_importing_does_not_load(statement: str, heavy: set[str]) -> None:
     assert not heavy & _loaded(statement)
 
 
+@pytest.mark.alone
 def test_help_answers_in_half_a_second() -> None:
     command = [str(Path(sys.executable).with_name("bench")), "--help"]
     times = []
