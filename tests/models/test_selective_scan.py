@@ -348,7 +348,7 @@ class TestBackendContract:
         if backend not in EXACT:
             pytest.skip("no fp64")
         if backend == "triton" and INTERPRETED:
-            pytest.skip("interpreted it is slow; its gradients are compared with those of the oracle, which is tested so")
+            pytest.skip("slow if interpreted; its gradients are compared with those of the oracle")
         inputs = make_inputs(2, 4, 11, 3, groups=2) if backend != "triton" else make_inputs(1, 2, 5, 2, groups=2)
         assert torch.autograd.gradcheck(
             lambda *tensors: selective_scan(*tensors, delta_softplus=True, reverse=True, backend=backend),
