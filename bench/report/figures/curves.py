@@ -100,7 +100,7 @@ def _panel(axes: Axes, histories: pd.DataFrame, column: str, look: dict[str, Loo
         # Marks of different models stand at different steps, so that one does not hide the next.
         first = (place * every // max(len(look), 1)) % every
         axes.plot(x, y, color=mine.colour, linestyle=mine.line, linewidth=1.3, marker=mine.marker, markersize=4.5,
-                  markevery=(first, every), zorder=2, gid="curve")  # fmt: skip
+                  markevery=(first, every), zorder=2, clip_on=False, gid="curve")  # fmt: skip
         ends[model] = (float(x[-1]), float(y[-1]))
     return ends
 
